@@ -1,0 +1,1 @@
+"""What several test layers share: waiting without fixed sleeps, free ports, where real vLLM is."""

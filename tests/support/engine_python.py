@@ -1,0 +1,17 @@
+"""Where an environment with real vLLM is on this machine."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def engine_python() -> Path:
+    """The Python that has vLLM: $BERTH_ENGINE_PYTHON, else the one that `scripts/up` installs. Skips the test if neither is there."""
+    given = os.environ.get("BERTH_ENGINE_PYTHON")
+    python = Path(given) if given else ROOT / ".berth" / "engine-cpu" / "bin" / "python"
+    if not python.exists():
+        pytest.skip(f"no vLLM here: {python} is missing (scripts/test --all installs it)")
+    return python
