@@ -1,0 +1,85 @@
+"""CUDA: NVIDIA GPUs."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from engine.decisions import Decision, Situation
+from engine.devices import Detection
+from engine.messages import Exit, Problem
+
+VARIABLES: Mapping[str, str] = {}
+STALE: Mapping[str, str] = {
+    "PT_HPU_LAZY_ACC_PAR_MODE": "it was read by Gaudi's software of 2024; nothing reads it now",
+    "VLLM_CPU_KVCACHE_SPACE": "only the CPU reads it; VLLM_GPU_MEMORY_UTILIZATION sets the KV cache of a GPU",
+}
+ELSEWHERE: Mapping[str, str] = {}
+ONLY_VALUES: Mapping[tuple[str, str], str] = {}
+
+# CUDA 13, which vLLM's wheels are built for since 0.21, needs this driver branch or a newer one (CUDA 13.0 release notes).
+MINIMUM_DRIVER = 580
+
+_DRIVER_VERSION = Path("/proc/driver/nvidia/version")
+_GPUS = Path("/proc/driver/nvidia/gpus")
+
+
+def detect() -> Detection | None:
+    """GPUs that the NVIDIA driver shows."""
+    count = _gpus()
+    return Detection(count, f"{count} under {_GPUS}") if count else None
+
+
+def visible_devices(environ: Mapping[str, str]) -> int | None:
+    """GPUs of this machine, cut down to CUDA_VISIBLE_DEVICES; None without the driver."""
+    count = _gpus()
+    if count == 0:
+        return None
+    listed = environ.get("CUDA_VISIBLE_DEVICES")
+    return count if listed is None else len([index for index in listed.split(",") if index.strip()])
+
+
+def _gpus() -> int:
+    """/dev holds only the GPUs that a container was given; /proc shows every GPU of the host."""
+    nodes = [node for node in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", node.name)]
+    return len(nodes) or (len(list(_GPUS.iterdir())) if _GPUS.is_dir() else 0)
+
+
+def problems(situation: Situation) -> list[Problem]:
+    """Nothing beyond names and values."""
+    return []
+
+
+def preflight(situation: Situation) -> list[Problem]:
+    """A GPU must be there, with a driver that CUDA 13 can use."""
+    if _gpus() == 0:
+        return [
+            Problem(
+                "no NVIDIA GPU is visible here",
+                "give the container its GPUs (`--gpus all`, the NVIDIA container toolkit on the host), or use env/cpu.env",
+                Exit.MISSING_PREREQUISITE,
+            )
+        ]
+    driver = driver_branch()
+    if driver is None or driver >= MINIMUM_DRIVER or situation.environ.get("VLLM_ENABLE_CUDA_COMPATIBILITY") == "1":
+        return []
+    return [
+        Problem(
+            f"the NVIDIA driver is of branch {driver}; CUDA 13 in this image needs {MINIMUM_DRIVER} or newer",
+            "update the host's driver, or on a data-centre GPU set VLLM_ENABLE_CUDA_COMPATIBILITY=1",
+            Exit.MISSING_PREREQUISITE,
+        )
+    ]
+
+
+def driver_branch() -> int | None:
+    """The driver's major version, such as 580; None where no driver is loaded."""
+    try:
+        match = re.search(r"Kernel Module.*?\s(\d+)\.\d+", _DRIVER_VERSION.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return int(match[1]) if match else None
+
+
+def tune(situation: Situation) -> list[Decision]:
+    """Nothing yet that vLLM does not settle better itself."""
+    return []

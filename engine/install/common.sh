@@ -1,0 +1,84 @@
+# What the install scripts share; sourced by <device>.sh, defines functions only.
+# shellcheck shell=bash
+
+# fail EXIT_CODE SENTENCE HINT
+fail() {
+    printf 'berth: error: %s\nberth: hint: %s\n' "$2" "$3" >&2
+    exit "$1"
+}
+
+say() {
+    printf 'berth: %s\n' "$1" >&2
+}
+
+# read_arguments "$@": sets $venv (absolute), $prune, and $uv.
+read_arguments() {
+    prune=
+    if [ "${1:-}" = --prune ]; then
+        prune=yes
+        shift
+    fi
+    if [ $# -ne 1 ] || [ "${1#-}" != "$1" ]; then
+        printf 'Usage: %s [--prune] VENV_DIR\n' "$0" >&2
+        printf 'Installs vLLM into VENV_DIR, which is made when missing. --prune deletes what no server uses (for images).\n' >&2
+        exit 2
+    fi
+    venv=$(realpath -m "$1")
+    uv=${UV:-$(command -v uv || true)}
+    [ -n "$uv" ] || fail 3 "uv is missing" "put uv on PATH, or its path in \$UV: scripts/up does so by itself"
+}
+
+# stamp DEVICE VERSION: one line that changes when an installation made by these scripts has to be made anew.
+stamp() {
+    local engine
+    engine=$(dirname "$install")
+    printf '%s %s %s %s\n' "$1" "$2" "${prune:-whole}" \
+        "$(cat "$install/common.sh" "$install/$1".* "$install/finish.py" "$engine/write_catalog.py" 2>/dev/null | sha256sum | cut -c-16)"
+}
+
+# up_to_date DEVICE VERSION: true when $venv holds exactly what this script would install.
+up_to_date() {
+    [ "$(cat "$venv/share/berth/installed" 2>/dev/null)" = "$(stamp "$1" "$2")" ]
+}
+
+# strip_libraries: drop debug information and symbol tables that the dynamic loader does not read.
+# A copy is stripped and renamed into place: the file may be a hard link into uv's cache.
+strip_libraries() {
+    local file
+    find "$venv" -name '*.so*' -type f -size +256k -print0 | while IFS= read -r -d '' file; do
+        if strip --strip-unneeded -o "$file.stripped" "$file" 2>/dev/null; then
+            chmod --reference="$file" "$file.stripped"
+            mv "$file.stripped" "$file"
+        else
+            rm -f "$file.stripped" # a library that strip does not understand stays as it is
+        fi
+    done
+}
+
+# prune_listed FILE: delete what FILE lists below site-packages ("glob  why", `#` starts a comment line).
+# `**/` reaches any depth. A line that matches nothing is only noted: the next version may have dropped the thing itself.
+prune_listed() {
+    local site glob
+    site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    while read -r glob _; do
+        case $glob in '' | '#'*) continue ;; esac
+        case $glob in
+        '**/'*) find "$site" -depth -path "$site/*/${glob#\*\*/}" -exec rm -rf {} + ;;
+        *)
+            compgen -G "$site/$glob" >/dev/null || say "nothing to prune: $glob"
+            # shellcheck disable=SC2086 # the glob has to expand
+            (cd "$site" && rm -rf -- $glob)
+            ;;
+        esac
+    done <"$1"
+}
+
+# finish DEVICE VERSION: make `engine` importable, write the catalog, note what was installed. While the first layer of an
+# image is built only this folder is there, and the Dockerfile runs finish.py later.
+finish() {
+    if [ -f "$install/../write_catalog.py" ]; then
+        "$venv/bin/python" -P "$install/finish.py" "$1"
+    fi
+    mkdir -p "$venv/share/berth"
+    stamp "$1" "$2" >"$venv/share/berth/installed"
+}
