@@ -1,6 +1,8 @@
 # What the install scripts share; sourced by <device>.sh, defines functions only.
 # shellcheck shell=bash
 
+install=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
 # fail EXIT_CODE SENTENCE HINT
 fail() {
     printf 'berth: error: %s\nberth: hint: %s\n' "$2" "$3" >&2
@@ -41,35 +43,27 @@ up_to_date() {
     [ "$(cat "$venv/share/berth/installed" 2>/dev/null)" = "$(stamp "$1" "$2")" ]
 }
 
-# strip_libraries: drop debug information and symbol tables that the dynamic loader does not read.
+# strip_library FILE: drop debug information and symbol tables that the dynamic loader does not read.
 # A copy is stripped and renamed into place: the file may be a hard link into uv's cache.
-strip_libraries() {
-    local file
-    find "$venv" -name '*.so*' -type f -size +256k -print0 | while IFS= read -r -d '' file; do
-        if strip --strip-unneeded -o "$file.stripped" "$file" 2>/dev/null; then
-            chmod --reference="$file" "$file.stripped"
-            mv "$file.stripped" "$file"
-        else
-            rm -f "$file.stripped" # a library that strip does not understand stays as it is
-        fi
-    done
+strip_library() {
+    strip --strip-unneeded -o "$1.stripped" "$1"
+    chmod --reference="$1" "$1.stripped"
+    mv "$1.stripped" "$1"
 }
 
-# prune_listed FILE: delete what FILE lists below site-packages ("glob  why", `#` starts a comment line).
-# `**/` reaches any depth. A line that matches nothing is only noted: the next version may have dropped the thing itself.
+# prune_listed FILE: do what FILE lists, lines of "delete|strip  glob below site-packages  why"; `#` starts a comment line.
+# `**/NAME` is a name at any depth. A glob that matches nothing is only noted: the next version may have dropped it itself.
 prune_listed() {
-    local site glob
+    local site verb glob path
     site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    while read -r glob _; do
-        case $glob in '' | '#'*) continue ;; esac
+    while read -r verb glob _; do
+        case $verb in '' | '#'*) continue ;; delete | strip) ;; *) fail 1 "$1: no such verb: $verb" "write delete or strip" ;; esac
         case $glob in
-        '**/'*) find "$site" -depth -path "$site/*/${glob#\*\*/}" -exec rm -rf {} + ;;
-        *)
-            compgen -G "$site/$glob" >/dev/null || say "nothing to prune: $glob"
-            # shellcheck disable=SC2086 # the glob has to expand
-            (cd "$site" && rm -rf -- $glob)
-            ;;
-        esac
+        '**/'*) find "$site" -depth -name "${glob#\*\*/}" ;;
+        *) compgen -G "$site/$glob" || say "nothing to $verb: $glob" ;;
+        esac | while read -r path; do
+            if [ "$verb" = delete ]; then rm -rf "$path"; else strip_library "$path"; fi
+        done
     done <"$1"
 }
 

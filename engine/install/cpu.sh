@@ -4,9 +4,8 @@
 set -euo pipefail
 
 version=${VLLM_VERSION:-0.32.0}
-install=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=engine/install/common.sh
-source "$install/common.sh"
+source "$(dirname "$0")/common.sh"
 
 read_arguments "$@"
 if up_to_date cpu "$version"; then exit 0; fi
@@ -71,7 +70,7 @@ canary() {
     (cd "$scratch" && TORCHINDUCTOR_CACHE_DIR=$scratch VLLM_LOGGING_LEVEL=ERROR "$venv/bin/python" -P - "$version") <<'PYTHON'
 import sys
 
-import cv2, PIL.Image, torch, transformers, vllm, xgrammar
+import cv2, PIL.Image, torch, transformers, vllm, vllm._custom_ops, xgrammar
 from vllm.platforms import current_platform
 
 assert current_platform.is_cpu(), f"vLLM sees the platform {current_platform}"
@@ -88,9 +87,6 @@ mkdir -p "$(dirname "$venv")"
 [ -x "$venv/bin/python" ] || "$uv" venv --quiet --python '>=3.11' "$venv"
 install_vllm
 rm "$venv/overrides.txt"
-if [ -n "$prune" ]; then
-    prune_listed "$install/cpu.prune"
-    strip_libraries
-fi
+if [ -n "$prune" ]; then prune_listed "$install/cpu.prune"; fi
 canary
 finish cpu "$version"
