@@ -1,0 +1,91 @@
+"""Compose's first step: hands the secrets to the services that may read them, and refuses settings that are wrong.
+
+`python -P -m engine.prepare FOLDER`: FOLDER is the volume whose subfolders the services mount at /run/secrets.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+from engine import names, serve
+from engine.messages import Exit, Problem, complain
+
+GIVEN = Path("/run/secrets")
+
+# Which service may read which secret; the token for the hub is no business of the service that faces the network.
+READERS = {"engine": ("hf_token", "vllm_api_key"), "llm": ("vllm_api_key",)}
+
+# Every name of the kit that is not the engine's, blank-separated; compose/settings.yaml fills it in.
+KNOWN_NAMES = "BERTH_NAMES"
+
+# A file travels for these two; the others of names.SECRETS would stand open in `docker inspect`.
+_BY_FILE = (names.HF_TOKEN, names.API_KEY)
+_USE_INSTEAD = {
+    "HUGGING_FACE_HUB_TOKEN": f"rename it to {names.HF_TOKEN}, which travels as a file",
+    "VLLM_HF_TOKEN": f"rename it to {names.HF_TOKEN}, which travels as a file",
+}
+
+
+def main() -> int:
+    """Hand out the secrets, then check the settings; return 0, or the launcher's exit code for what is wrong."""
+    problems = [*hand_out(GIVEN, Path(sys.argv[1])), *misplaced(os.environ), *unknown(os.environ)]
+    for problem in problems:
+        complain(problem)
+    return max([serve.launch(["--check"], os.environ), *(problem.exit_code for problem in problems)])
+
+
+def hand_out(given: Path, folder: Path) -> list[Problem]:
+    """Copy each secret to the subfolder of each service that may read it; remove those that are no longer given."""
+    try:
+        for reader, secrets in READERS.items():
+            place = folder / reader
+            place.mkdir(mode=0o770, exist_ok=True)
+            for secret in secrets:
+                _copy(given / secret, place / secret)
+    except OSError as error:
+        return [
+            Problem(
+                f"the secrets cannot be handed out: {error.filename}: {error.strerror}",
+                "delete the volume berth_secrets and start again; it holds nothing but them",
+                Exit.FAILED,
+            )
+        ]
+    return []
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    text = source.read_text(encoding="utf-8").strip() if source.is_file() else ""
+    if text:
+        # Readable by group 0, which every user that the containers may run as belongs to.
+        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o440), "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def misplaced(environ: Mapping[str, str]) -> list[Problem]:
+    """Secrets that an env file put into the container's environment, where `docker inspect` shows them."""
+    return [
+        Problem(f"{name} would be visible in `docker inspect`", _USE_INSTEAD.get(name, "mount a file with credentials"))
+        for name in names.SECRETS
+        if name not in _BY_FILE and environ.get(name)
+    ]
+
+
+def unknown(environ: Mapping[str, str]) -> list[Problem]:
+    """Names that look like the kit's and are not: what the engine answers for is checked by the launcher."""
+    known = environ.get(KNOWN_NAMES, "").split()
+    found = []
+    for name in sorted(environ):
+        ours = name.startswith(("BERTH_", "LLM_")) and not names.is_setting_like(name)
+        if not ours or name in known or name == names.DEVICE:
+            continue
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists every name; remove this line"
+        found.append(Problem(f"{name}: no such setting", hint))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
