@@ -1,0 +1,85 @@
+"""python -m llm_service: read the settings, open the port, serve until SIGTERM.
+
+Exit codes: 0 stopped as asked, 1 failed, 2 bad setting, 3 the optional extra is missing.
+"""
+
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+
+import uvicorn
+
+from llm_service import logs
+from llm_service.app import create_app
+from llm_service.connectors import missing_extra
+from llm_service.settings import Settings, SettingsError, load
+
+_log = logging.getLogger("llm_service")
+
+
+def main() -> int:
+    """Run the service; return the exit code."""
+    try:
+        settings = load(os.environ)
+    except SettingsError as error:
+        for sentence, hint in error.problems:
+            _complain(sentence, hint)
+        return 2
+    if extra := missing_extra(settings):
+        _complain(
+            f"LLM_CONNECTOR={settings.connector} needs the optional extra {extra}, which is not installed.",
+            f"Install microservice/requirements-{extra}.txt, or build the image with --build-arg EXTRA={extra}.",
+        )
+        return 3
+    try:
+        listener = _listener(settings)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        _complain(
+            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}.",
+            "Stop what holds the port, or set LLM_USVC_PORT." if taken else "Check LLM_USVC_HOST and LLM_USVC_PORT.",
+        )
+        return 1
+    logs.configure()
+    return _serve(settings, listener)
+
+
+def _listener(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+
+
+def _serve(settings: Settings, listener: socket.socket) -> int:
+    host, port = listener.getsockname()[:2]
+    _log.info("settings", extra={"fields": {"settings": settings.masked()}})
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings),
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=settings.drain_seconds,
+        )
+    )
+    # uvicorn drains on these signals and then raises them again; a service that stopped as asked exits with 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    _log.info("listening", extra={"fields": {"address": f"{host}:{port}"}})
+    server.run(sockets=[listener])
+    _log.info("stopped")
+    return 0 if server.started else 1
+
+
+def _complain(sentence: str, hint: str) -> None:
+    sys.stderr.write(f"berth: error: {sentence}\nberth: hint: {hint}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""What carries chat requests to the engine: the relay itself, or LangChain's chat class."""
+
+from importlib.util import find_spec
+
+from llm_service.relay import Connector, Relay
+from llm_service.settings import ConnectorName, Settings
+
+
+def missing_extra(settings: Settings) -> str | None:
+    """Return the name of the optional extra that these settings need and that is not installed."""
+    if settings.connector is ConnectorName.LANGCHAIN and find_spec("langchain_openai") is None:
+        return "langchain"
+    return None
+
+
+def build_connector(settings: Settings, relay: Relay) -> Connector:
+    """Return the connector that the settings name."""
+    if settings.connector is ConnectorName.LANGCHAIN:
+        # Imported only when asked for: it is an optional extra.
+        from llm_service.connectors.langchain import LangChainConnector
+
+        return LangChainConnector(settings)
+    return relay

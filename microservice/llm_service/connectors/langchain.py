@@ -1,0 +1,139 @@
+"""Chat requests carried by langchain-openai's chat class, so that the model's own chat template applies.
+
+It speaks for installations that already steer models through LangChain. It cannot carry several choices, tools or log
+probabilities, and says so.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import httpx2  # what openai's client speaks HTTP with
+import openai
+import orjson
+from langchain_core.messages import AIMessage
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
+
+from llm_service.errors import BadRequest, EngineLost, EngineNotReady, EngineTimeout, ServiceError
+from llm_service.relay import KEEP_ALIVE_SECONDS, Phase, Reply, goes_direct
+from llm_service.settings import Settings
+
+_NOT_CARRIED = ("n", "tools", "logprobs")
+
+
+class LangChainConnector:
+    """Carries a chat request through ChatOpenAI and writes OpenAI's JSON from what comes back."""
+
+    def __init__(self, settings: Settings) -> None:
+        key = settings.api_key or SecretStr("none")
+        client = httpx2.AsyncClient(
+            trust_env=not goes_direct(settings.endpoint),
+            timeout=httpx2.Timeout(None, connect=settings.connect_seconds),
+            limits=httpx2.Limits(max_connections=None, keepalive_expiry=KEEP_ALIVE_SECONDS),
+        )
+        self._chat = ChatOpenAI(
+            model="named-by-each-request",
+            base_url=f"{settings.endpoint}/v1",
+            api_key=key,
+            http_async_client=client,
+            max_retries=0,
+            use_responses_api=False,
+            stream_usage=False,
+            stream_chunk_timeout=None,
+        )
+
+    async def open(self, body: bytes, request_id: str) -> Reply:
+        """Send a chat request; return once the engine has answered or begun to."""
+        fields: dict[str, Any] = orjson.loads(body)
+        for name in _NOT_CARRIED:
+            if fields.get(name) not in (None, False, 1):
+                raise BadRequest(f"{name} is not carried by the langchain connector.", param=name)
+        messages, stream = fields.pop("messages"), bool(fields.pop("stream", False))
+        model = fields.pop("model")
+        # Everything else goes as extra body: ChatOpenAI would rename or drop some of it.
+        call = {"model": model, "extra_body": fields, "extra_headers": {"X-Request-Id": request_id}}
+        shape = _Shape(model)
+        try:
+            if not stream:
+                whole = shape.completion(await self._chat.ainvoke(messages, **call))
+                return _reply(200, "application/json", _once(whole))
+            pieces = self._chat.astream(messages, **call)
+            first = await anext(pieces, None)
+        except openai.APIStatusError as error:
+            headers = error.response.headers
+            content_type = headers.get("content-type", "application/json")
+            return _reply(error.status_code, content_type, _once(error.response.content), headers.get("retry-after"))
+        except (openai.OpenAIError, httpx2.HTTPError) as error:
+            raise _translated(error) from error
+        return _reply(200, "text/event-stream; charset=utf-8", _events(shape, first, pieces))
+
+
+def _reply(status: int, content_type: str, body: AsyncGenerator[bytes], retry_after: str | None = None) -> Reply:
+    return Reply(status, content_type, retry_after, body, body.aclose)
+
+
+async def _once(body: bytes) -> AsyncGenerator[bytes]:
+    yield body
+
+
+async def _events(shape: "_Shape", first: AIMessage | None, rest: AsyncIterator[AIMessage]) -> AsyncGenerator[bytes]:
+    try:
+        if first is not None:
+            yield shape.chunk(first)
+        async for piece in rest:
+            yield shape.chunk(piece)
+    except (openai.OpenAIError, httpx2.HTTPError) as error:
+        raise _translated(error) from error
+    finally:
+        if isinstance(rest, AsyncGenerator):
+            await rest.aclose()
+    yield b"data: [DONE]\n\n"
+
+
+def _translated(error: Exception) -> ServiceError:
+    cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+    if isinstance(cause, httpx2.ConnectError):
+        return EngineNotReady("The engine is starting: nothing listens at its address yet.", phase=Phase.STARTING)
+    if isinstance(cause, httpx2.ConnectTimeout):
+        return EngineNotReady("The engine is unreachable: nothing answers at its address.", phase=Phase.UNREACHABLE)
+    if isinstance(error, openai.APITimeoutError) or isinstance(cause, httpx2.TimeoutException):
+        return EngineTimeout("The engine took too long to answer.")
+    if type(error) is openai.APIError:
+        return EngineLost(error.message)
+    return EngineLost("The engine closed the connection before its answer was complete.")
+
+
+class _Shape:
+    """OpenAI's JSON around LangChain's messages, with one id for all of a reply."""
+
+    def __init__(self, model: str) -> None:
+        self._frame = {"id": f"chatcmpl-{uuid4().hex}", "model": model}
+
+    def completion(self, message: AIMessage) -> bytes:
+        facts = message.response_metadata
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": message.text},
+            "finish_reason": facts.get("finish_reason"),
+        }
+        usage = facts.get("token_usage")
+        return orjson.dumps({**self._frame, "object": "chat.completion", "choices": [choice], "usage": usage})
+
+    def chunk(self, piece: AIMessage) -> bytes:
+        choices = [
+            {
+                "index": 0,
+                "delta": {"role": "assistant", "content": piece.text},
+                "finish_reason": piece.response_metadata.get("finish_reason"),
+            }
+        ]
+        frame: dict[str, Any] = {**self._frame, "object": "chat.completion.chunk", "choices": choices}
+        if piece.usage_metadata is not None:
+            used = piece.usage_metadata
+            frame["usage"] = {
+                "prompt_tokens": used["input_tokens"],
+                "completion_tokens": used["output_tokens"],
+                "total_tokens": used["total_tokens"],
+            }
+        return b"data: " + orjson.dumps(frame) + b"\n\n"

@@ -1,0 +1,98 @@
+"""Server-sent events: passing them on whole, and the shapes in which older clients want them."""
+
+from typing import Any
+
+import orjson
+
+_DONE = b"[DONE]"
+
+
+def _end_of_last_event(data: bytes) -> int:
+    unix = data.rfind(b"\n\n")
+    windows = data.rfind(b"\r\n\r\n")
+    return max(unix + 2 if unix >= 0 else 0, windows + 4 if windows >= 0 else 0)
+
+
+class WholeEvents:
+    """Hands out only whole events, so that an error event after a break never lands inside another one."""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._last = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take bytes of the engine's; return those that complete an event."""
+        if self._held:
+            chunk = self._held + chunk
+            self._held = b""
+        if not chunk.endswith(b"\n\n"):
+            end = _end_of_last_event(chunk)
+            self._held = chunk[end:]
+            chunk = chunk[:end]
+        if chunk:
+            self._last = chunk
+        return chunk
+
+    @property
+    def finished(self) -> bool:
+        """Whether the engine said that the stream is complete."""
+        return not self._held and _DONE in self._last[-16:]
+
+
+def error_event(error: bytes) -> bytes:
+    """Return an error object as an event; OpenAI's client raises when it sees one."""
+    return b"data: " + error + b"\n\n"
+
+
+class Literals:
+    """OpenAI's chunks rewritten as Python literals of the text, as OPEA services sent before they sent JSON."""
+
+    def __init__(self, *, as_bytes: bool, data: dict[str, Any] | None) -> None:
+        self._as_bytes = as_bytes
+        self._data = data
+
+    def feed(self, events: bytes) -> bytes:
+        """Take whole events; return them rewritten. Errors stay JSON, comments are kept."""
+        return b"".join(self._rewrite(event) for event in events.replace(b"\r\n", b"\n").split(b"\n\n") if event)
+
+    def _rewrite(self, event: bytes) -> bytes:
+        if not event.startswith(b"data:"):
+            return event + b"\n\n"
+        payload = event[5:].strip()
+        if payload == _DONE:
+            return b"data: [DONE]\n\n" + self._data_event()
+        try:
+            chunk = orjson.loads(payload)
+        except orjson.JSONDecodeError:
+            return event + b"\n\n"
+        if not isinstance(chunk, dict) or "error" in chunk:
+            return event + b"\n\n"
+        text = delta_text(chunk)
+        if not text:
+            return b""
+        literal = repr(text.encode()) if self._as_bytes else repr(text)
+        return f"data: {literal}\n\n".encode()
+
+    def _data_event(self) -> bytes:
+        if self._data is None:
+            return b""
+        documents = self._data.get("reranked_docs", [])
+        return b"json: " + orjson.dumps({"reranked_docs": documents}) + b"\n\n"
+
+
+def delta_text(chunk: dict[str, Any]) -> str:
+    """Return the text of a streamed chunk; empty when it carries none."""
+    return _text(chunk, "delta")
+
+
+def message_text(completion: dict[str, Any]) -> str:
+    """Return the text of a whole completion; empty when there is none, as for a refusal or a tool call."""
+    return _text(completion, "message")
+
+
+def _text(completion: dict[str, Any], part: str) -> str:
+    try:
+        content = completion["choices"][0][part]["content"]
+    except (KeyError, IndexError, TypeError):
+        return ""
+    return content if isinstance(content, str) else ""

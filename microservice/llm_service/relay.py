@@ -1,0 +1,153 @@
+"""The only file that speaks HTTP to the engine: bytes in, bytes out, and what each failure means."""
+
+import asyncio
+import ipaddress
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from llm_service.errors import EngineLost, EngineNotReady, EngineTimeout, ServiceError
+from llm_service.settings import Settings
+
+# vLLM closes idle connections after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE); a request sent at that moment would be lost.
+KEEP_ALIVE_SECONDS = 3.0
+
+
+class Phase(StrEnum):
+    """What the engine is doing, as far as its connections tell."""
+
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    UNREACHABLE = "unreachable"
+    FAILED = "failed"
+
+
+@dataclass(slots=True)
+class Reply:
+    """The engine's answer, its body still to be read. `close` ends the generation when it is not yet complete."""
+
+    status: int
+    content_type: str
+    retry_after: str | None
+    body: AsyncIterator[bytes]
+    close: Callable[[], Awaitable[None]]
+
+
+class Connector(Protocol):
+    """What carries a chat request to the engine."""
+
+    async def open(self, body: bytes, request_id: str) -> Reply:
+        """Send a chat request; return once its status is known. Raises ServiceError."""
+
+
+def goes_direct(endpoint: str) -> bool:
+    """Say whether an address is this machine, a private one, or a bare name of a container network: never by proxy."""
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith((".local", ".svc", ".internal"))
+    return address.is_loopback or address.is_private
+
+
+def translated(error: BaseException) -> ServiceError:
+    """Say what a failure of the HTTP client means for the request."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        if isinstance(error.os_error, ConnectionRefusedError):
+            return EngineNotReady("The engine is starting: nothing listens at its address yet.", phase=Phase.STARTING)
+        return EngineNotReady("The engine is unreachable: no such name, or no route to it.", phase=Phase.UNREACHABLE)
+    if isinstance(error, ssl.SSLError | aiohttp.ClientSSLError):
+        return EngineNotReady("The engine is unreachable: its certificate is not accepted.", phase=Phase.UNREACHABLE)
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return EngineNotReady("The engine is unreachable: nothing answers at its address.", phase=Phase.UNREACHABLE)
+    if isinstance(error, TimeoutError):
+        return EngineTimeout("The engine took too long to answer.")
+    if isinstance(error, aiohttp.ClientResponseError):
+        return EngineLost("The engine answered with something that is not HTTP.")
+    return EngineLost("The engine closed the connection before its answer was complete.")
+
+
+class Relay:
+    """One pool of connections to the engine, for chat requests and for looking at its state.
+
+    `start` opens the pool in the running event loop; nothing can be sent before.
+    """
+
+    _session: aiohttp.ClientSession
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._base = settings.endpoint
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if settings.api_key is not None:
+            self._headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
+
+    async def start(self) -> None:
+        """Open the pool of connections."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_seconds),
+            trust_env=not goes_direct(self._base),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=("User-Agent", "Accept"),
+        )
+
+    async def open(self, body: bytes, request_id: str) -> Reply:
+        """Send a chat request; return once its status is known."""
+        response = await self._request("POST", "/v1/chat/completions", body, {"X-Request-Id": request_id})
+
+        async def close() -> None:
+            # Not release(): the engine stops generating only when the connection goes. After the last byte the
+            # connection is back in the pool already, and this does nothing.
+            response.close()
+
+        return Reply(
+            status=response.status,
+            content_type=response.headers.get("Content-Type", "application/json"),
+            retry_after=response.headers.get("Retry-After"),
+            body=_chunks(response),
+            close=close,
+        )
+
+    async def get(self, path: str, timeout_seconds: float) -> tuple[int, str, bytes]:
+        """Fetch a small resource whole: status, content type, body. Raises ServiceError."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                response = await self._request("GET", path)
+                try:
+                    body = b"".join([chunk async for chunk in _chunks(response)])
+                finally:
+                    response.close()
+        except TimeoutError:
+            raise EngineTimeout("The engine took too long to answer.") from None
+        return response.status, response.headers.get("Content-Type", "application/json"), body
+
+    async def _request(
+        self, method: str, path: str, body: bytes | None = None, extra: dict[str, str] | None = None
+    ) -> aiohttp.ClientResponse:
+        headers = self._headers | (extra or {})
+        try:
+            return await self._session.request(
+                method, self._base + path, data=body, headers=headers, allow_redirects=False
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            raise translated(error) from error
+
+    async def aclose(self) -> None:
+        """Close every connection to the engine."""
+        await self._session.close()
+
+
+async def _chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+    try:
+        async for chunk in response.content.iter_any():
+            yield chunk
+    except (aiohttp.ClientError, OSError) as error:
+        raise translated(error) from error

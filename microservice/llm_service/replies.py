@@ -1,0 +1,40 @@
+"""Whole replies in the shape that the request's form expects."""
+
+from typing import Any
+from uuid import uuid4
+
+import orjson
+
+from llm_service.dialects import Call
+from llm_service.errors import EngineLost
+from llm_service.events import message_text
+
+
+def opea_reply(call: Call, completion: bytes) -> bytes:
+    """Return OPEA's GeneratedDoc for an OpenAI completion; raise EngineLost when it is none."""
+    try:
+        parsed = orjson.loads(completion)
+    except orjson.JSONDecodeError:
+        parsed = None
+    if not isinstance(parsed, dict) or not parsed.get("choices"):
+        raise EngineLost("The engine's answer is no chat completion.")
+    reply: dict[str, Any] = {
+        "id": uuid4().hex,
+        "text": message_text(parsed),
+        "prompt": call.prompt,
+        "streaming": False,
+        "output_guardrail_params": call.echo["output_guardrail_params"],
+        "data": call.echo["data"] or {"reranked_docs": []},
+    }
+    return orjson.dumps(reply)
+
+
+def engine_message(body: bytes) -> str | None:
+    """Return the sentence in an error that the engine sent, in OpenAI's envelope or vLLM's bare form."""
+    try:
+        error = orjson.loads(body)["error"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    if isinstance(error, dict):
+        error = error.get("message")
+    return error if isinstance(error, str) else None

@@ -1,0 +1,273 @@
+"""A stand-in for vLLM with knobs: OpenAI's routes, server-sent events, and every way of failing that tests need.
+
+In tests: `with StubEngine() as engine: engine.knobs.status = 400 …`; it runs in a thread of its own and records
+what it received, and which connections were closed on it. By hand:
+ `python -m tests.support.stub_engine --port 8008 --load-seconds 20`.
+"""
+
+import argparse
+import asyncio
+import json
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+TEXT = ["Deep learning", " isn't magic:", " it fits", " many layers", " to data.\n"]
+
+
+@dataclass
+class Knobs:
+    """How the engine behaves; tests set these while it runs."""
+
+    models: list[str] = field(default_factory=lambda: ["stub-model"])
+    window: int = 4096
+    pieces: list[str] = field(default_factory=lambda: list(TEXT))
+    silent: bool = False  # accept connections, answer nothing
+    healthy: bool = True
+    status: int = 200
+    error_body: bytes = b'{"error":{"message":"max_tokens is too large","type":"BadRequestError","code":400}}'
+    retry_after: str | None = None
+    whole_body: bytes | None = None
+    garbage: bool = False  # answer what is not HTTP
+    piece_seconds: float = 0.0
+    hold: str | None = None  # "before headers", "after headers", "after first piece": wait until the client leaves
+    die: str | None = None  # "before headers", "in stream", "in event", "reset in stream", "clean end in stream"
+    die_after: threading.Event | None = None  # do not die in a stream before a test says so
+    split_bytes: bool = False  # send the stream byte by byte
+    api_key: str | None = None
+
+
+@dataclass
+class Record:
+    """One request that arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    client_left: bool = False
+    answered: bool = False
+
+    @property
+    def json(self) -> Any:
+        """The body, parsed."""
+        return json.loads(self.body)
+
+
+class StubEngine:
+    """The engine; a context manager that listens on a free port, or on the one given."""
+
+    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
+        self.knobs = Knobs()
+        self.records: list[Record] = []
+        self.connections = 0  # how many were ever opened
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind((host, port))  # bound but not listening: connections are refused, as while vLLM loads
+        self.port: int = self.socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        self.listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _call(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    def listen(self) -> None:
+        """Begin to accept connections."""
+
+        async def start() -> None:
+            self._server = await asyncio.start_server(self._connection, sock=self.socket)
+
+        self._call(start())
+
+    def kill(self) -> None:
+        """Stop listening and reset every connection, as a crash does."""
+
+        async def stop() -> None:
+            if self._server is not None:
+                self._server.close()
+            for writer in list(self._writers):
+                writer.transport.abort()
+
+        self._call(stop())
+
+    def close(self) -> None:
+        """Kill the engine and its thread."""
+        self.kill()
+
+        async def cancel_rest() -> None:
+            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        self._call(cancel_rest())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+        self.socket.close()
+
+    @property
+    def chats(self) -> list[Record]:
+        """The chat requests that arrived."""
+        return [record for record in self.records if record.path == "/v1/chat/completions"]
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        self.connections += 1
+        early = b""
+        try:
+            while record := await self._read(reader, early):
+                self.records.append(record)
+                # One byte, so that a client that closes its side is noticed while the answer is written.
+                watcher = asyncio.ensure_future(reader.read(1))
+                work = asyncio.ensure_future(self._answer(record, writer))
+                await asyncio.wait((watcher, work), return_when=asyncio.FIRST_COMPLETED)
+                if not work.done():
+                    record.client_left = True
+                    work.cancel()
+                    return
+                watcher.cancel()
+                await asyncio.wait((watcher,))
+                early = b"" if watcher.cancelled() else watcher.result()
+                record.answered = work.result()
+                if not record.answered:
+                    return
+        except ConnectionError:
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader, early: bytes) -> Record | None:
+        try:
+            head = (early + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        first, *lines = head.strip().split("\r\n")
+        method, path, _ = first.split(" ", 2)
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        return Record(method, path, headers, body)
+
+    async def _answer(self, record: Record, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request; say whether the connection can be kept."""
+        knobs = self.knobs
+        if knobs.silent:
+            await asyncio.Event().wait()
+        if knobs.garbage:
+            writer.write(b"\x00\x01 not http at all\r\n\r\n")
+            return False
+        if record.path == "/health":
+            return _whole(writer, 200 if knobs.healthy else 503, b"")
+        if knobs.api_key and record.headers.get("authorization") != f"Bearer {knobs.api_key}":
+            return _whole(writer, 401, b'{"error":"Unauthorized"}')
+        if record.path == "/v1/models":
+            listed = [{"id": name, "object": "model", "max_model_len": knobs.window} for name in knobs.models]
+            return _whole(writer, 200, json.dumps({"object": "list", "data": listed}).encode())
+        if record.path != "/v1/chat/completions":
+            return _whole(writer, 404, b'{"detail":"Not Found"}')
+        return await self._chat(record, writer)
+
+    async def _chat(self, record: Record, writer: asyncio.StreamWriter) -> bool:
+        knobs = self.knobs
+        if knobs.hold == "before headers":
+            await asyncio.Event().wait()
+        if knobs.die == "before headers":
+            writer.transport.abort()
+            return False
+        if knobs.status != 200:
+            return _whole(writer, knobs.status, knobs.error_body, knobs.retry_after)
+        if not record.json.get("stream"):
+            return _whole(writer, 200, knobs.whole_body or _completion("".join(knobs.pieces)))
+        return await self._stream(writer)
+
+    async def _stream(self, writer: asyncio.StreamWriter) -> bool:
+        knobs = self.knobs
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        if knobs.hold == "after headers":
+            await asyncio.Event().wait()
+        for index, piece in enumerate(knobs.pieces):
+            data = _event(piece)
+            if index == 1 and knobs.hold == "after first piece":
+                await asyncio.Event().wait()
+            if index == 2 and knobs.die is not None:
+                if knobs.die_after is not None:
+                    await asyncio.to_thread(knobs.die_after.wait, 10)
+                if knobs.die == "in event":
+                    _chunk(writer, data[: len(data) // 2])
+                if knobs.die == "reset in stream":
+                    linger = struct.pack("ii", 1, 0)
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                if knobs.die == "clean end in stream":
+                    writer.write(b"0\r\n\r\n")
+                await writer.drain()
+                return False
+            for part in [data[i : i + 1] for i in range(len(data))] if knobs.split_bytes else [data]:
+                _chunk(writer, part)
+                await writer.drain()
+            await asyncio.sleep(knobs.piece_seconds)
+        _chunk(writer, b"data: [DONE]\n\n")
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+        return True
+
+
+def _whole(writer: asyncio.StreamWriter, status: int, body: bytes, retry_after: str | None = None) -> bool:
+    extra = f"Retry-After: {retry_after}\r\n" if retry_after else ""
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{extra}\r\n"
+    writer.write(head.encode() + body)
+    return True
+
+
+def _chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
+    writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+
+def _event(text: str) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    frame = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "stub-model"}
+    chunk = {**frame, "choices": [choice]}
+    return b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
+
+
+def _completion(text: str) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+    whole = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "stub-model", "choices": [choice]}
+    return json.dumps({**whole, "usage": usage}).encode()
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--load-seconds", type=float, default=0.0, help="refuse connections this long first")
+    parser.add_argument("--piece-seconds", type=float, default=0.02)
+    options = parser.parse_args()
+    engine = StubEngine(options.port, options.host)
+    engine.knobs.piece_seconds = options.piece_seconds
+    time.sleep(options.load_seconds)
+    engine.listen()
+    print(f"stub engine on {options.host}:{engine.port}", flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The service in a thread of its own, next to a stub engine, and a client that speaks HTTP to it."""
+
+import asyncio
+import socket
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import uvicorn
+
+from llm_service.app import create_app
+from llm_service.settings import Settings
+from tests.support.stub_engine import StubEngine
+from tests.support.waiting import wait_until
+
+CHAT = "/v1/chat/completions"
+OPENAI_BODY = {"model": "stub-model", "messages": [{"role": "user", "content": "What is deep learning?"}]}
+OPEA_BODY = {"messages": {"system": "Be brief.", "user": "What is deep learning?"}}
+
+
+class Running:
+    """The service on a free port, in a thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        config = uvicorn.Config(
+            create_app(settings), http="httptools", ws="none", lifespan="on", log_config=None, access_log=False
+        )
+        self.server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        wait_until(lambda: self.server.started, 20, "the service starts", interval=0.005)
+
+    def _run(self) -> None:
+        asyncio.run(self.server.serve(sockets=[self._listener]))
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+
+@dataclass
+class Door:
+    """A running service, its stub engine, and a client."""
+
+    engine: StubEngine
+    service: Running
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = httpx.Client(base_url=self.service.url, timeout=20, trust_env=False)
+
+    def chat(self, body: Any, **options: Any) -> httpx.Response:
+        """Post a chat request; `body` is JSON, or bytes as they are."""
+        if isinstance(body, bytes):
+            return self.client.post(CHAT, content=body, **options)
+        return self.client.post(CHAT, json=body, **options)

@@ -1,0 +1,209 @@
+"""Requests through the running service to a stub engine: replies, streams, and what a client that leaves causes."""
+
+import json
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import openai
+import pytest
+
+from llm_service.relay import goes_direct
+from tests.support.stub_engine import TEXT
+from tests.support.waiting import wait_until
+from tests.unit.service.door import CHAT, OPEA_BODY, OPENAI_BODY, Door
+
+OpenDoor = Callable[..., Door]
+
+
+def events(body: bytes) -> list[str]:
+    """The data of each event."""
+    return [line[6:] for line in body.decode().split("\n") if line.startswith("data: ")]
+
+
+def streamed_text(body: bytes) -> str:
+    return "".join(json.loads(event)["choices"][0]["delta"]["content"] for event in events(body)[:-1])
+
+
+def test_openai_reply_is_the_engines_own_bytes(door: Door) -> None:
+    door.engine.knobs.whole_body = b'{"choices": [ ],  "new_in_vllm": 1.0}'
+    reply = door.chat(OPENAI_BODY)
+    assert (reply.status_code, reply.content) == (200, door.engine.knobs.whole_body)
+
+
+def test_openai_request_reaches_the_engine_byte_for_byte(door: Door) -> None:
+    raw = json.dumps({**OPENAI_BODY, "unknown": {"a": 1}}, indent=3).encode()
+    assert door.chat(raw).status_code == 200
+    assert door.engine.chats[-1].body == raw
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_openai_stream_is_relayed_byte_for_byte(door: Door, split: bool) -> None:
+    door.engine.knobs.split_bytes = split
+    reply = door.chat({**OPENAI_BODY, "stream": True})
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    assert reply.headers["cache-control"] == "no-cache"
+    assert streamed_text(reply.content) == "".join(TEXT)
+    assert reply.content.endswith(b"data: [DONE]\n\n")
+
+
+def test_the_openai_client_works_streaming_and_not(door: Door) -> None:
+    client = openai.OpenAI(base_url=f"{door.service.url}/v1", api_key="unused", max_retries=0)
+    messages: Any = OPENAI_BODY["messages"]
+    whole = client.chat.completions.create(model="stub-model", messages=messages)
+    assert whole.choices[0].message.content == "".join(TEXT)
+    stream = client.chat.completions.create(model="stub-model", messages=messages, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "".join(TEXT)
+    assert [model.id for model in client.models.list()] == ["stub-model"]
+    client.close()
+
+
+def test_opea_reply_has_its_own_shape(door: Door) -> None:
+    reply = door.chat({**OPEA_BODY, "streaming": False, "max_new_tokens": 17}).json()
+    assert len(reply.pop("id")) == 32
+    assert reply == {
+        "text": "".join(TEXT),
+        "prompt": "What is deep learning?",
+        "streaming": False,
+        "output_guardrail_params": None,
+        "data": {"reranked_docs": []},
+    }
+    assert door.engine.chats[-1].json["max_tokens"] == 17
+
+
+def test_opea_reply_repeats_data_and_guardrail_settings(door: Door) -> None:
+    data, guard = {"reranked_docs": [{"text": "a"}]}, {"enabled": True}
+    reply = door.chat({**OPEA_BODY, "streaming": False, "data": data, "output_guardrail_params": guard}).json()
+    assert (reply["data"], reply["output_guardrail_params"]) == (data, guard)
+
+
+def test_opea_reply_without_text_is_empty_and_no_error(door: Door) -> None:
+    door.engine.knobs.whole_body = b'{"choices":[{"message":{"content":null}}]}'
+    assert door.chat({**OPEA_BODY, "streaming": False}).json()["text"] == ""
+
+
+def test_opea_streams_openai_chunks_by_default(door: Door) -> None:
+    assert streamed_text(door.chat(OPEA_BODY).content) == "".join(TEXT)
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize(("shape", "literal"), [("repr", repr), ("bytes-repr", lambda text: repr(text.encode()))])
+def test_opea_streams_in_the_historical_shapes(
+    open_door: OpenDoor, shape: str, literal: Callable[[str], str], split: bool
+) -> None:
+    door = open_door(LLM_STREAM_FORMAT=shape)
+    door.engine.knobs.split_bytes = split
+    door.engine.knobs.pieces = ["It's", "", " né\n"]
+    reply = door.chat({**OPEA_BODY, "data": {"reranked_docs": [1]}}).content
+    assert events(reply) == [literal("It's"), literal(" né\n"), "[DONE]"]
+    assert reply.endswith(b'data: [DONE]\n\njson: {"reranked_docs":[1]}\n\n')
+    assert streamed_text(door.chat({**OPENAI_BODY, "stream": True}).content) == "It's né\n"
+
+
+def test_a_string_streams_and_is_answered_in_openais_shape(door: Door) -> None:
+    assert streamed_text(door.chat({"messages": "Hello"}).content) == "".join(TEXT)
+    assert door.chat({"messages": "Hello", "stream": False}).json()["object"] == "chat.completion"
+    assert door.engine.chats[-1].json["messages"] == [{"role": "user", "content": "Hello"}]
+
+
+def test_streaming_can_be_switched_off(open_door: OpenDoor) -> None:
+    door = open_door(LLM_DISABLE_STREAMING="True")
+    assert door.chat({**OPEA_BODY, "streaming": True}).json()["streaming"] is False
+    assert door.chat({**OPENAI_BODY, "stream": True}).status_code == 400
+
+
+def test_the_model_is_the_engines_first_unless_set(open_door: OpenDoor) -> None:
+    door = open_door()
+    door.engine.knobs.models = ["first", "second"]
+    door.chat({"messages": "Hello"})
+    assert door.engine.chats[-1].json["model"] == "first"
+    named = open_door(LLM_MODEL_NAME="second")
+    named.chat({"messages": "Hello"})
+    named.chat({"messages": "Hello", "model": "third"})
+    assert [chat.json["model"] for chat in named.engine.chats] == ["second", "third"]
+
+
+def test_a_model_that_went_is_looked_up_again(door: Door) -> None:
+    door.chat({"messages": "Hello", "stream": False})
+    door.engine.knobs.models = ["newer"]
+    door.engine.knobs.status, door.engine.knobs.error_body = 404, b'{"error":{"message":"no such model"}}'
+    assert door.chat({"messages": "Hello", "stream": False}).status_code == 404
+    door.engine.knobs.status = 200
+    door.chat({"messages": "Hello", "stream": False})
+    assert [chat.json["model"] for chat in door.engine.chats] == ["stub-model", "stub-model", "newer"]
+
+
+def test_what_vllm_does_not_know_is_named_in_a_header(door: Door) -> None:
+    reply = door.chat({**OPEA_BODY, "typical_p": 0.9})
+    assert reply.headers["x-berth-warning"] == "typical_p is not applied: vLLM has no such setting"
+    assert "x-berth-warning" not in door.chat(OPEA_BODY).headers
+
+
+def test_the_clients_own_headers_stay_here(open_door: OpenDoor) -> None:
+    door = open_door(VLLM_API_KEY="engine-key")
+    door.engine.knobs.api_key = "engine-key"
+    sent = {"Authorization": "Bearer client-key", "Cookie": "a=b", "X-Request-Id": "abc-1"}
+    reply = door.chat(OPENAI_BODY, headers=sent)
+    assert (reply.status_code, reply.headers["x-request-id"]) == (200, "abc-1")
+    seen = door.engine.chats[-1].headers
+    assert (seen["authorization"], seen["x-request-id"]) == ("Bearer engine-key", "abc-1")
+    assert seen["accept-encoding"] == "identity"
+    assert "cookie" not in seen
+
+
+def test_a_request_id_that_could_break_a_log_is_replaced(door: Door) -> None:
+    assert len(door.chat(OPENAI_BODY, headers={"X-Request-Id": 'a"b c'}).headers["x-request-id"]) == 32
+
+
+def start_request(door: Door, body: dict[str, Any]) -> socket.socket:
+    raw = json.dumps(body).encode()
+    client = socket.create_connection(("127.0.0.1", door.service.port), timeout=20)
+    client.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(raw)}\r\n\r\n".encode() + raw)
+    return client
+
+
+@pytest.mark.parametrize("body", [{**OPENAI_BODY, "stream": True}, OPENAI_BODY, OPEA_BODY, {"messages": "a"}])
+@pytest.mark.parametrize("phase", ["before headers", "after headers", "after first piece"])
+def test_a_client_that_leaves_ends_the_generation(door: Door, body: dict[str, Any], phase: str) -> None:
+    streams = body.get("stream", body is not OPENAI_BODY)
+    if not streams and phase != "before headers":
+        phase = "before headers"
+    door.engine.knobs.hold = phase
+    client = start_request(door, body)
+    wait_until(lambda: door.engine.chats, 10, "the engine gets the request", interval=0.005)
+    if phase == "after first piece":
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+    client.close()
+    wait_until(lambda: door.engine.chats[-1].client_left, 10, "the engine sees the connection close", interval=0.005)
+
+
+def test_a_client_that_leaves_while_sending_causes_no_request(door: Door) -> None:
+    client = socket.create_connection(("127.0.0.1", door.service.port), timeout=20)
+    client.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{{".encode())
+    client.close()
+    assert door.chat(OPENAI_BODY).status_code == 200
+    assert len(door.engine.chats) == 1
+
+
+def test_connections_to_the_engine_are_kept_for_the_next_request(door: Door) -> None:
+    for _ in range(3):
+        door.chat({**OPENAI_BODY, "stream": True})
+        door.chat(OPENAI_BODY)
+    assert door.engine.connections <= 2
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "direct"),
+    [
+        ("http://127.0.0.1:8008", True),
+        ("http://[::1]:8008", True),
+        ("http://localhost:8008", True),
+        ("http://engine:8008", True),
+        ("http://10.1.2.3:8008", True),
+        ("http://vllm.models.svc:8008", True),
+        ("https://llm.example.com", False),
+        ("http://8.8.8.8:8008", False),
+    ],
+)
+def test_only_engines_out_in_the_world_go_through_a_proxy(endpoint: str, direct: bool) -> None:
+    assert goes_direct(endpoint) is direct
