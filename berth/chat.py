@@ -1,0 +1,108 @@
+"""`berth chat`: the service's answers in the terminal, as they are written."""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from berth.errors import Exit, failed
+
+CONNECT_S = 5.0
+SILENCE_S = 600.0  # a long prompt on a small machine is read for minutes before the first word comes
+
+
+def run(question: str | None, url: str | None, system: str | None, max_tokens: int, as_json: bool) -> None:
+    """Ask one question, or hold a conversation until end of input. Raises BerthError."""
+    address = (url or _running()).rstrip("/")
+    messages = [{"role": "system", "content": system}] if system else []
+    if question is not None:
+        _turn(address, [*messages, {"role": "user", "content": question}], max_tokens, as_json)
+        return
+    while (asked := _ask()) is not None:
+        if asked.strip():
+            messages.append({"role": "user", "content": asked})
+            messages.append({"role": "assistant", "content": _turn(address, messages, max_tokens, as_json)})
+
+
+def _running() -> str:
+    from berth import runtimes
+
+    found = runtimes.running()
+    endpoint = found.status().endpoint if found else None
+    if endpoint is None:
+        raise failed(
+            "nothing runs here", "start with scripts/up, or name a service with --url", Exit.MISSING_PREREQUISITE
+        )
+    return endpoint.service
+
+
+def _ask() -> str | None:
+    """A line from the user; None at the end of input or at Ctrl-C."""
+    if sys.stdin.isatty():
+        import readline  # noqa: F401 - gives input() a history and line editing
+    try:
+        return input("> " if sys.stdin.isatty() else "")
+    except EOFError:
+        return None
+
+
+def _turn(address: str, messages: list[dict[str, str]], max_tokens: int, as_json: bool) -> str:
+    """Print one answer and return it."""
+    answer = ""
+    for piece in stream(address, messages, max_tokens):
+        answer += piece
+        if not as_json:
+            print(piece, end="", flush=True)
+    print(json.dumps({"question": messages[-1]["content"], "answer": answer}) if as_json else "", flush=True)
+    return answer
+
+
+def stream(address: str, messages: list[dict[str, str]], max_tokens: int) -> Iterator[str]:
+    """Yield the answer's pieces. Raises BerthError: 3 where nothing answers, 4 while not ready, 1 for any other refusal."""
+    import httpx
+
+    body = {"messages": messages, "max_tokens": max_tokens, "stream": True}
+    timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
+    try:
+        with (
+            httpx.Client(timeout=timeout, trust_env=False) as client,
+            client.stream("POST", f"{address}/v1/chat/completions", json=body) as answer,
+        ):
+            if answer.status_code != 200:
+                raise _refused(answer.status_code, answer.read())
+            for line in answer.iter_lines():
+                if line.startswith("data:") and (data := line[5:].strip()) != "[DONE]":
+                    yield _piece(data)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise failed(
+            f"{address} does not answer ({error or type(error).__name__})",
+            "is it running? see scripts/berth status",
+            Exit.MISSING_PREREQUISITE,
+        ) from error
+
+
+def _piece(data: str) -> str:
+    """The text of one event; an error that arrives in the middle of an answer ends it."""
+    try:
+        event: Any = json.loads(data)
+        if "error" in event:
+            raise failed(f"the answer broke off: {_message(event)}", "scripts/berth logs engine")
+        choices = event["choices"]
+        return str(choices[0]["delta"].get("content") or "") if choices else ""
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise failed("the service sent something else than chat chunks", "is LLM_STREAM_FORMAT=openai?") from None
+
+
+def _refused(status: int, body: bytes) -> Exception:
+    try:
+        said = _message(json.loads(body))
+    except (ValueError, KeyError, TypeError):
+        said = f"HTTP {status}"
+    if status == 503:
+        return failed(said, "wait a little; scripts/berth status says how far it is", Exit.NOT_READY)
+    return failed(f"the service refused: {said}", "scripts/berth logs llm")
+
+
+def _message(event: Any) -> str:
+    error = event["error"]
+    return str(error["message"] if isinstance(error, dict) else error)

@@ -1,0 +1,1 @@
+"""What the command line asks this machine: ports, memory, programs, the model hub."""

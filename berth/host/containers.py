@@ -1,0 +1,53 @@
+"""Reads the logs of containers through docker-py, on over restarts."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from berth.logfiles import split
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+RESTART_POLL_S = 1.0
+Find = Callable[[], "Container | None"]
+Lines = queue.Queue[tuple[str, str] | None]
+
+
+def read_logs(sources: Mapping[str, Find], follow: bool, tail: int | None) -> Iterator[tuple[str, str]]:
+    """Yield (name, line) of several containers as they come; each source says which container it is now."""
+    lines: Lines = queue.Queue()
+    for name, find in sources.items():
+        threading.Thread(target=_read, args=(name, find, follow, tail, lines), daemon=True).start()
+    open_sources = len(sources)
+    while open_sources:
+        item = lines.get()
+        if item is None:
+            open_sources -= 1
+        else:
+            yield item
+
+
+def _read(name: str, find: Find, follow: bool, tail: int | None, lines: Lines) -> None:
+    """Put one container's lines into the queue, and None at the end."""
+    from docker.errors import APIError, NotFound
+
+    since: float | None = None
+    try:
+        while container := find():
+            many: int | str = "all" if tail is None or since else tail
+            rest = b""
+            for piece in container.logs(stream=True, follow=follow, tail=many, since=since):
+                whole, end, rest = (rest + piece).rpartition(b"\n")
+                for line in split((whole + end).decode(errors="replace")):
+                    lines.put((name, line))
+            if not follow:
+                break
+            since = time.time()
+            time.sleep(RESTART_POLL_S)
+    except (APIError, NotFound, OSError):
+        pass
+    finally:
+        lines.put(None)

@@ -1,0 +1,92 @@
+"""The Docker Engine and the Compose that this machine has."""
+
+import re
+import shutil
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from berth.errors import Exit, Problem
+from berth.host import machine
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+OLDEST_COMPOSE = (2, 30)  # the first with `format: raw` in env_file
+PING_TIMEOUT_S = 5
+
+
+class Unreachable(Exception):
+    """No Docker Engine answers; the text says where it was looked for and why not."""
+
+
+@lru_cache(maxsize=1)
+def client() -> "DockerClient":
+    """A client of the engine that the `docker` command would talk to. Raises Unreachable."""
+    import os
+
+    import docker
+    from docker.errors import DockerException
+
+    host = os.environ.get("DOCKER_HOST") or _context_host()
+    try:
+        environ = {**os.environ, **({"DOCKER_HOST": host} if host else {})}
+        found = docker.from_env(environment=environ, timeout=PING_TIMEOUT_S)
+        found.ping()
+        found.api.timeout = None  # pulls, logs and stops take their time
+    except (DockerException, OSError, ValueError) as error:
+        raise Unreachable(f"{host or 'unix:///var/run/docker.sock'}: {_cause(error)}") from error
+    return found
+
+
+def _context_host() -> str | None:
+    """The address of the context that `docker context use` chose: rootless engines are reached so."""
+    from docker.context import ContextAPI
+
+    try:
+        context = ContextAPI.get_current_context()
+        return str(context.Host) if context and context.name != "default" else None
+    except Exception:  # the file that it reads is the user's, and docker-py says nothing about what it raises
+        return None
+
+
+def _cause(error: BaseException) -> str:
+    """The system's own words, which docker-py wraps several layers deep."""
+    found = re.findall(r"(No such file or directory|Permission denied|Connection refused|timed out)", str(error))
+    return found[-1] if found else str(error).splitlines()[0][:200]
+
+
+def compose_version() -> tuple[int, int] | None:
+    """Compose's version, or None where `docker compose` does not run."""
+    text = machine.output(["docker", "compose", "version", "--short"])
+    match = re.match(r"v?(\d+)\.(\d+)", text or "")
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def problem() -> Problem | None:
+    """Why Compose cannot be used here, or None."""
+    missing = Exit.MISSING_PREREQUISITE
+    if not shutil.which("docker"):
+        return Problem("there is no docker command on PATH", "install Docker Engine, or use --runtime native", missing)
+    try:
+        client()
+    except Unreachable as error:
+        denied = "Permission denied" in str(error)
+        hint = (
+            "add yourself to the group docker and log in again" if denied else "start it: sudo systemctl start docker"
+        )
+        return Problem(f"no Docker Engine answers ({error})", f"{hint}; or use --runtime native", missing)
+    version = compose_version()
+    if version is None:
+        return Problem(
+            "Docker has no Compose plugin",
+            "install the package docker-compose-plugin, or use --runtime native",
+            missing,
+        )
+    if version < OLDEST_COMPOSE:
+        have, need = (".".join(map(str, numbers)) for numbers in (version, OLDEST_COMPOSE))
+        return Problem(
+            f"Compose is version {have}, and {need} or newer is needed",
+            "update the package docker-compose-plugin, or use --runtime native",
+            missing,
+        )
+    return None

@@ -1,0 +1,253 @@
+"""Docker Compose: driven by its own command line; the engine behind it is asked through docker-py."""
+
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from berth import images, package_sources
+from berth.deployment import Deployment
+from berth.errors import Exit, Problem, failed
+from berth.host import containers, dockers, hub, machine
+from berth.host.installing import reason
+from berth.paths import ROOT, shown
+from berth.phases import STARTING, Phase
+from berth.progress import Progress
+from berth.runtimes import ENGINE, SERVICE, Endpoint, Part, Status, local_url
+from engine import credentials, names
+from engine.messages import mask
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+_PROJECT = "com.docker.compose.project"
+_SERVICE = "com.docker.compose.service"
+_FILES = "com.docker.compose.project.config_files"
+_CACHE = "/cache/huggingface/hub"
+
+
+class Runtime:
+    """Containers of this checkout's Compose project."""
+
+    name = "compose"
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[Path, ...], dict[str, Any]] = {}
+
+    def unavailable(self) -> Problem | None:
+        """A Docker Engine must answer, and Compose must be recent."""
+        return dockers.problem()
+
+    def problems(self, deployment: Deployment) -> list[Problem]:
+        """A cache that is a path must be a directory that the image's user, of group 0, can write to."""
+        cache = _cache_path(deployment)
+        if cache is None or not _local_engine():
+            return []
+        if cache.is_dir() and (cache.stat().st_mode & 0o022 or cache.stat().st_uid == images.UID):
+            return []
+        return [
+            Problem(
+                f"BERTH_CACHE={cache}: not a directory that the containers can write to",
+                f"mkdir -p {cache} && chmod g+rwx {cache}, with group 0 or owner {images.UID}; or leave BERTH_CACHE unset",
+                Exit.MISSING_PREREQUISITE,
+            )
+        ]
+
+    def commands(self, deployment: Deployment) -> list[str]:
+        """The builds of the images that are missing, and `docker compose up`."""
+        missing = [image for image in self.images_of(deployment) if not images.exists(image.tag)]
+        lines = [shlex.join(image.build_command()) for image in missing if not image.is_published]
+        return [*lines, shlex.join([*self._compose(deployment), "up", "--detach", "--no-build"])]
+
+    def render(self, deployment: Deployment) -> str:
+        """The Compose model as Compose sees it, secrets masked."""
+        text = self._output([*self._compose(deployment), "config"], deployment)
+        return mask(text, credentials.secrets(deployment.environ)).rstrip()
+
+    def start(self, deployment: Deployment, progress: Progress, attached: bool) -> None:
+        """Get the images, then `docker compose up`. Raises BerthError, with nothing left running.
+
+        Containers belong to the engine, so `attached` changes nothing here.
+        """
+        images.provide(self.images_of(deployment), progress)
+        progress.show(Phase(STARTING))
+        command = [*self._compose(deployment), "up", "--detach", "--no-build"]
+        done = subprocess.run(command, cwd=ROOT, env=self._environ(deployment), capture_output=True, text=True)
+        if done.returncode:
+            sentence, hint = self._refusal()
+            self.stop(progress)
+            if sentence:
+                raise failed(sentence, hint, Exit.BAD_SETTING)
+            raise failed(
+                f"docker compose could not start: {_last(done.stderr)}", f"try it yourself: {shlex.join(command)}"
+            )
+
+    def failure(self) -> Problem | None:
+        """An engine that ended before it was ready; Compose would start it again and again."""
+        engine = self._container(ENGINE)
+        if engine is None:
+            return Problem("the engine's container is gone", "docker compose -p berth ps -a says what is left")
+        state = engine.attrs["State"]
+        if not engine.attrs["RestartCount"] and state["Status"] not in ("exited", "dead"):
+            return None
+        code = state["ExitCode"]
+        why = "was killed for lack of memory" if state.get("OOMKilled") else f"ended with exit code {code}"
+        known = code in (Exit.BAD_SETTING, Exit.MISSING_PREREQUISITE)
+        return Problem(f"the engine {why}", "scripts/berth logs engine", Exit(code) if known else Exit.FAILED)
+
+    def downloaded(self, deployment: Deployment) -> int | None:
+        """Bytes in the hub cache of the engine's container."""
+        engine = self._container(ENGINE)
+        if engine is None or engine.status != "running":
+            return None
+        place = str(hub.folder(deployment.model, Path(_CACHE)) / "blobs")
+        code, said = engine.exec_run(["du", "-s", "--block-size=1", place])
+        return int(said.split()[0]) if code == 0 else None
+
+    def has_model(self, deployment: Deployment) -> bool:
+        """Whether the cache holds the model; a volume is looked into by a container, since only those can."""
+        if cache := _cache_path(deployment):
+            return hub.is_cached(deployment.model, cache / "hub")
+        volume, image = f"{self._project(deployment)}_models", self.images_of(deployment)[0].tag
+        return images.exists(image) and images.volume_holds(volume, image, hub.folder(deployment.model, Path("hub")))
+
+    def free_bytes(self, deployment: Deployment) -> int | None:
+        """Free space where the cache is, if that is on this machine."""
+        cache = _cache_path(deployment)
+        root = Path(str(dockers.client().info().get("DockerRootDir", "/")))
+        return machine.free_bytes(cache or root) if _local_engine() else None
+
+    def logs(self, part: str | None, follow: bool, tail: int | None) -> Iterator[str]:
+        """The containers' logs; with both parts, each line begins with its part's name."""
+        parts = [part] if part else [ENGINE, SERVICE]
+        for name, line in containers.read_logs({name: partial(self._container, name) for name in parts}, follow, tail):
+            yield line if part else f"{name:6} | {line}"
+
+    def stop_commands(self) -> list[str]:
+        """`docker compose down`, which keeps volumes."""
+        return [shlex.join(self._down(name)) for name in sorted(self._running_projects())]
+
+    def stop(self, progress: Progress) -> bool:
+        """Take the project down; the grace time for requests in flight is in the Compose file."""
+        projects = self._running_projects()
+        for project in projects:
+            command = self._down(project)
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            if done.returncode:
+                raise failed(
+                    f"docker compose could not stop: {_last(done.stderr)}", f"try it yourself: {shlex.join(command)}"
+                )
+        return bool(projects)
+
+    def status(self) -> Status:
+        """From the containers that carry this checkout's Compose labels."""
+        found = self._containers()
+        engine, service = found.get(ENGINE), found.get(SERVICE)
+        if not engine or not service or engine.status in ("exited", "dead", "created"):
+            return Status(self.name, "stopped")
+        environ = dict(line.partition("=")[::2] for line in engine.attrs["Config"]["Env"])
+        files = [shown(Path(file)) for file in engine.labels.get(f"{_PROJECT}.environment_file", "").split(",") if file]
+        parts = tuple(Part(name, *_described(found[name])) for name in (ENGINE, SERVICE))
+        healthy = all(part.state == "healthy" for part in parts)
+        return Status(
+            self.name,
+            "running" if healthy else "starting",
+            environ.get(names.DEVICE) or Path(environ.get("BERTH_DEVICE_ENV", "")).stem,
+            environ.get(names.MODEL, ""),
+            tuple(files),
+            Endpoint(_published(service), _published(engine)),
+            parts,
+            {"project": engine.labels[_PROJECT]},
+        )
+
+    def _running_projects(self) -> set[str]:
+        return {container.labels[_PROJECT] for container in self._containers().values()}
+
+    def _down(self, project: str) -> list[str]:
+        return ["docker", "compose", "-p", project, "down"]
+
+    def _compose(self, deployment: Deployment) -> list[str]:
+        files = [word for file in deployment.files for word in ("--env-file", shown(file))]
+        return ["docker", "compose", *files]
+
+    def _environ(self, deployment: Deployment) -> dict[str, str]:
+        """The shell's, and for builds what pip has been told of this site; the files are Compose's to read."""
+        return {**deployment.shell, **package_sources.for_build(deployment.environ)}
+
+    def _output(self, command: list[str], deployment: Deployment) -> str:
+        done = subprocess.run(command, cwd=ROOT, env=self._environ(deployment), capture_output=True, text=True)
+        if done.returncode:
+            raise failed(
+                f"Compose refuses this deployment: {_last(done.stderr)}",
+                f"try it yourself: {shlex.join(command)}",
+                Exit.BAD_SETTING,
+            )
+        return done.stdout
+
+    def _model(self, deployment: Deployment) -> dict[str, Any]:
+        """The Compose model, as `docker compose config` resolves it."""
+        if deployment.files not in self._models:
+            text = self._output([*self._compose(deployment), "config", "--format", "json"], deployment)
+            self._models[deployment.files] = json.loads(text)
+        return self._models[deployment.files]
+
+    def _project(self, deployment: Deployment) -> str:
+        return str(self._model(deployment)["name"])
+
+    def images_of(self, deployment: Deployment) -> list[images.Image]:
+        """The engine's image, then the service's."""
+        services = self._model(deployment)["services"]
+        secrets = self._model(deployment).get("secrets", {})
+        return [images.Image.of(services[name], secrets) for name in (ENGINE, SERVICE)]
+
+    def _containers(self) -> dict[str, "Container"]:
+        """This checkout's containers by service name."""
+        found = dockers.client().containers.list(all=True, filters={"label": _FILES}, ignore_removed=True)
+        ours = str(ROOT / "compose") + os.sep
+        return {each.labels[_SERVICE]: each for each in found if each.labels[_FILES].startswith(ours)}
+
+    def _container(self, service: str) -> "Container | None":
+        return self._containers().get(service)
+
+    def _refusal(self) -> tuple[str, str]:
+        """What a container that checks the settings said before it ended."""
+        for name, container in self._containers().items():
+            if name != SERVICE:
+                sentence, hint = reason(container.logs(tail=50).decode(errors="replace"))
+                if sentence:
+                    return sentence, hint
+        return "", ""
+
+
+def _cache_path(deployment: Deployment) -> Path | None:
+    """BERTH_CACHE where it is a path; Compose takes it relative to compose/. None for a volume."""
+    cache = deployment.value("BERTH_CACHE")
+    return (ROOT / "compose" / Path(cache).expanduser()).resolve() if cache.startswith((".", "/", "~")) else None
+
+
+def _local_engine() -> bool:
+    return str(dockers.client().api.base_url).startswith("http+docker://")
+
+
+def _last(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[-1]
+
+
+def _published(container: "Container") -> str:
+    """The URL of a container's first published port."""
+    for bindings in container.attrs["NetworkSettings"]["Ports"].values():
+        for binding in bindings or ():
+            return local_url(binding["HostIp"], int(binding["HostPort"]))
+    return ""
+
+
+def _described(container: "Container") -> tuple[str, str]:
+    state = container.attrs["State"]
+    health = state.get("Health", {}).get("Status")
+    restarts = container.attrs["RestartCount"]
+    detail = f"container {container.name}" + (f", {restarts} restarts" if restarts else "")
+    return (health or state["Status"]) if state["Status"] == "running" else state["Status"], detail

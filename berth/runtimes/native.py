@@ -1,0 +1,272 @@
+"""Plain processes: the engine and the service as children of a supervisor, for machines without a container runtime."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from berth import children, logfiles
+from berth.deployment import Deployment
+from berth.errors import BerthError, Exit, Problem, failed
+from berth.host import hub, machine, processes
+from berth.host.installing import engine_directory, install_command, install_engine
+from berth.paths import ROOT, RUN, shown
+from berth.progress import Progress
+from berth.runtimes import ENGINE, SERVICE, Endpoint, Part, Status, local_url
+from engine import catalog, credentials, names, settings
+from engine.decisions import SHUTDOWN_TIMEOUT_S
+from engine.messages import mask
+
+LOCK, PLAN, STATE_FILE = RUN / "lock", RUN / "plan.json", RUN / "state.json"
+ENGINE_GRACE_S = SHUTDOWN_TIMEOUT_S + 15  # the drain, and the teardown of vLLM's workers after it
+SERVICE_GRACE_S = 15
+STARTING_S = 15  # for the supervisor to take its lock
+LEFTOVERS_GRACE_S = 10
+
+
+class Runtime:
+    """Processes of this user, with state and logs in .berth/run/."""
+
+    name = "native"
+
+    def __init__(self) -> None:
+        self._supervisor: subprocess.Popen[bytes] | None = None
+
+    def unavailable(self) -> Problem | None:
+        """Every machine can run processes."""
+        return None
+
+    def problems(self, deployment: Deployment) -> list[Problem]:
+        """The cache must be writable."""
+        cache = hub.cache(self._environ(deployment))
+        if machine.writable(cache):
+            return []
+        return [
+            Problem(
+                f"the model cache {cache} is not writable",
+                "set BERTH_CACHE to a directory of yours, for example in env/local.env",
+                Exit.MISSING_PREREQUISITE,
+            )
+        ]
+
+    def commands(self, deployment: Deployment) -> list[str]:
+        """How vLLM is installed, and the two processes with the settings that the files add to the shell's."""
+        lines = [shlex.join(install_command(deployment.device))]
+        for child in self._plan(deployment)["children"]:
+            added = {name: setting.value for name, setting in deployment.settings.items()}
+            added |= {name: value for name, value in child["environ"].items() if value is not None}
+            words = ["env", *(f"{name}={value}" for name, value in added.items() if value), *child["argv"]]
+            lines.append(f"cd {shlex.quote(child['cwd'])} && {shlex.join(words)}")
+        secrets = credentials.secrets(deployment.environ)
+        return [mask(line, secrets) for line in lines]
+
+    def render(self, deployment: Deployment) -> str:
+        """The command that the launcher makes of the settings."""
+        environ = {**self._environ(deployment), names.HOST: "127.0.0.1"}
+        known = catalog.load(deployment.device, environ)
+        prefix = str(engine_directory(deployment.device))
+        command = settings.command(environ, known, deployment.device, prefix=prefix)
+        secrets = credentials.secrets(environ)
+        decisions = [f"# {mask(str(decision), secrets)}" for decision in command.decisions]
+        return "\n".join([*decisions, mask(shlex.join(command.argv), secrets)])
+
+    def start(self, deployment: Deployment, progress: Progress, attached: bool) -> None:
+        """Install vLLM if need be, then start the supervisor. Raises BerthError."""
+        self._end_leftovers()
+        install_engine(deployment.device, deployment.environ, progress)
+        RUN.mkdir(parents=True, exist_ok=True)
+        for part in (ENGINE, SERVICE):
+            log = RUN / f"{part}.log"
+            if log.exists():
+                log.replace(RUN / f"{part}.log.1")
+        PLAN.write_text(json.dumps(self._plan(deployment), indent=1))
+        STATE_FILE.unlink(missing_ok=True)
+        parent = os.getpid()
+        with open(RUN / "supervisor.log", "wb") as log_file:
+            self._supervisor = subprocess.Popen(
+                [sys.executable, "-P", "-m", "berth.supervisor", str(PLAN)],
+                env=self._environ(deployment),
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                start_new_session=True,
+                preexec_fn=(lambda: children.die_with_parent(parent)) if attached else None,
+            )
+        deadline = time.monotonic() + STARTING_S
+        while not STATE_FILE.exists():
+            if self._supervisor.poll() is not None or time.monotonic() > deadline:
+                said = (RUN / "supervisor.log").read_text(errors="replace").strip().splitlines()
+                raise failed(
+                    "the supervisor did not start" + (f": {said[-1]}" if said else ""),
+                    f"see {shown(RUN / 'supervisor.log')}; scripts/berth status says what runs",
+                )
+            time.sleep(0.05)
+
+    def failure(self) -> Problem | None:
+        """The supervisor gives up when a child ends before it was ever ready."""
+        state = self._state()
+        if state.get("state") == "failed":
+            return Problem(state["reason"], f"the log says why: {shown(RUN)}", Exit(state["exit_code"]))
+        if not processes.is_held(LOCK):
+            return Problem("the supervisor is gone", f"see {shown(RUN / 'supervisor.log')}")
+        return None
+
+    def downloaded(self, deployment: Deployment) -> int | None:
+        """Bytes in the hub cache."""
+        return hub.downloaded(deployment.model, hub.cache(self._environ(deployment)))
+
+    def has_model(self, deployment: Deployment) -> bool:
+        """Whether the hub cache holds the model."""
+        return hub.is_cached(deployment.model, hub.cache(self._environ(deployment)))
+
+    def free_bytes(self, deployment: Deployment) -> int | None:
+        """Free space where the hub cache is."""
+        return machine.free_bytes(hub.cache(self._environ(deployment)))
+
+    def logs(self, part: str | None, follow: bool, tail: int | None) -> Iterator[str]:
+        """The log files; with both parts, each line begins with its part's name."""
+        parts = [part] if part else [ENGINE, SERVICE]
+        for name, line in logfiles.follow({name: RUN / f"{name}.log" for name in parts}, tail, follow):
+            yield line if part else f"{name:6} | {line}"
+
+    def stop_commands(self) -> list[str]:
+        """A signal to the supervisor."""
+        return [f"kill -TERM {self._state()['pid']}"] if processes.is_held(LOCK) else []
+
+    def stop(self, progress: Progress) -> bool:
+        """SIGTERM to the supervisor, which stops the engine, then the service."""
+        if not processes.is_held(LOCK):
+            return self._end_leftovers()
+        pid = int(self._state()["pid"])
+        os.kill(pid, 15)
+        deadline = time.monotonic() + ENGINE_GRACE_S + SERVICE_GRACE_S + STARTING_S
+        while processes.is_held(LOCK):
+            if self._supervisor:
+                self._supervisor.poll()
+            if time.monotonic() > deadline:
+                os.kill(pid, 9)
+                self._end_leftovers()
+                break
+            time.sleep(0.1)
+        return True
+
+    def status(self) -> Status:
+        """From the state file, believed only while the lock is held."""
+        state, about = self._state(), self._about()
+        held = processes.is_held(LOCK)
+        if not state or not about:
+            return Status(self.name, "stopped")
+        parts = tuple(Part(name, *_described(facts)) for name, facts in state["children"].items()) if held else ()
+        overall = state["state"] if not held else _overall(state)
+        return Status(
+            self.name,
+            overall if held or overall == "failed" else "stopped",
+            about["device"],
+            about["model"],
+            tuple(about["files"]),
+            Endpoint(about["service"], about["engine"]) if held else None,
+            parts,
+            {"supervisor": str(state["pid"]), "logs": shown(RUN)} if held else {},
+        )
+
+    def _plan(self, deployment: Deployment) -> dict[str, Any]:
+        """What the supervisor runs. No secret and no setting is in it: those are in its environment."""
+        engine, service = self._urls(deployment)
+        python = engine_directory(deployment.device) / "bin" / "python"
+        return {
+            "children": [
+                {
+                    "name": ENGINE,
+                    "argv": [str(python), "-P", "-m", "engine.serve"],
+                    "cwd": str(ROOT),
+                    "environ": {
+                        names.HOST: "127.0.0.1",
+                        names.DEVICE: deployment.device,
+                        # The engine's own programs (ninja, for one) first; nothing of the shell's Python.
+                        "PATH": f"{python.parent}{os.pathsep}{deployment.value('PATH', os.defpath)}",
+                        "PYTHONPATH": None,
+                        "PYTHONHOME": None,
+                    },
+                    "ready_url": f"{engine}/health",
+                    "grace_s": ENGINE_GRACE_S,
+                },
+                {
+                    "name": SERVICE,
+                    "argv": [sys.executable, "-P", "-m", "llm_service"],
+                    "cwd": str(ROOT / "microservice"),
+                    "environ": {
+                        "LLM_USVC_HOST": deployment.address,
+                        "LLM_USVC_PORT": str(deployment.service_port),
+                        "LLM_VLLM_ENDPOINT": engine,
+                        names.HF_TOKEN: None,  # the service downloads nothing
+                    },
+                    "ready_url": f"{service}/health",
+                    "grace_s": SERVICE_GRACE_S,
+                },
+            ],
+            "deployment": {
+                "device": deployment.device,
+                "model": deployment.model,
+                "files": [shown(file) for file in deployment.files],
+                "service": service,
+                "engine": engine,
+            },
+        }
+
+    def _urls(self, deployment: Deployment) -> tuple[str, str]:
+        engine = local_url("127.0.0.1", deployment.engine_port)
+        return engine, local_url(deployment.address, deployment.service_port)
+
+    def _environ(self, deployment: Deployment) -> dict[str, str]:
+        """The merged environment. BERTH_CACHE means what it means in Compose where it is a path: the hub's home."""
+        environ = deployment.environ
+        cache = environ.get("BERTH_CACHE", "")
+        if "/" in cache and not environ.get("HF_HOME"):
+            environ["HF_HOME"] = str(Path(cache).expanduser().absolute())
+        return environ
+
+    def _end_leftovers(self) -> bool:
+        """End children whose supervisor was killed, if they have not noticed themselves."""
+        if processes.is_held(LOCK):
+            raise BerthError(Problem("Berth is already running here", "stop it with: scripts/berth down"))
+        facts = [child for child in self._state().get("children", {}).values() if child.get("pid")]
+        leaders = [(child["pid"], child["born"]) for child in facts]
+        return processes.end_groups(leaders, LEFTOVERS_GRACE_S) > 0
+
+    def _state(self) -> dict[str, Any]:
+        return _json(STATE_FILE)
+
+    def _about(self) -> dict[str, Any]:
+        about: dict[str, Any] = _json(PLAN).get("deployment", {})
+        return about
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """The object in a file, or nothing: a file that is missing or torn says nothing."""
+    try:
+        read = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def _overall(state: dict[str, Any]) -> str:
+    if state["state"] != "starting":
+        return str(state["state"])
+    ready = all(facts["ready"] for facts in state["children"].values())
+    return "running" if ready else "starting"
+
+
+def _described(facts: dict[str, Any]) -> tuple[str, str]:
+    """One word, and what else there is to say about a child."""
+    said = [f"pid {facts['pid']}"] if facts["pid"] else []
+    if facts["restarts"]:
+        said.append(f"{facts['restarts']} restarts, last ended with {facts['last_exit']}")
+    if facts["retry_at"]:
+        said.append(f"next start in {max(0, facts['retry_at'] - time.time()):.0f} s")
+    return facts["state"], ", ".join(said)

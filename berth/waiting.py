@@ -1,0 +1,124 @@
+"""Waits until a chat request would be answered, and shows what the engine is doing meanwhile."""
+
+import threading
+import time
+from typing import Any
+
+from berth.deployment import Deployment
+from berth.errors import BerthError, Exit, Problem, failed
+from berth.host import hub
+from berth.host.installing import reason
+from berth.logfiles import split
+from berth.phases import DOWNLOADING, READY, STARTING, Phase, phase_of
+from berth.preflight import is_local_model
+from berth.progress import Progress
+from berth.runtimes import ENGINE, Runtime
+
+POLL_S = 0.5
+DOWNLOAD_POLL_S = 2.0
+PROBE_TIMEOUT_S = 5.0
+TAIL = 15
+
+
+class EngineLog:
+    """Reads the engine's log in a thread and keeps the last phase that it announced."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.phase = Phase(STARTING)
+        self._runtime = runtime
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            for line in self._runtime.logs(ENGINE, follow=True, tail=None):
+                if phase := phase_of(line):
+                    self.phase = phase
+        except Exception:  # noqa: S110 - the log only decorates: a container that goes away must not end the wait
+            pass
+
+
+def service_state(url: str) -> dict[str, Any]:
+    """What the service says of the engine: {"state": "ready", …}. Unreachable: {"state": "starting"}."""
+    import httpx
+
+    try:
+        # A proxy in the environment is not for this machine.
+        answer = httpx.get(f"{url}/ready", timeout=PROBE_TIMEOUT_S, trust_env=False)
+        said = answer.json()
+    except (httpx.HTTPError, ValueError):
+        return {"state": "starting", "detail": "the service does not answer yet", "models": []}
+    return said if isinstance(said, dict) else {"state": "starting"}
+
+
+def until_ready(runtime: Runtime, deployment: Deployment, url: str, progress: Progress, timeout_s: float) -> list[str]:
+    """Return the names of the served models once a chat request would be answered.
+
+    Raises BerthError with the engine's own words (exit code of the launcher, else 1) when what was started has
+    ended, and with exit code 4 when `timeout_s` seconds have passed.
+    """
+    log, began, asked = EngineLog(runtime), time.monotonic(), 0.0
+    size: int | None = None
+    missing = not is_local_model(deployment) and not runtime.has_model(deployment)
+    if missing:
+        size = hub.ask(deployment.model, deployment.environ).size
+    while True:
+        state = service_state(url)
+        if state.get("state") == "ready":
+            progress.show(Phase(READY))
+            return [str(name) for name in state.get("models", [])]
+        if problem := runtime.failure():
+            raise BerthError(explained(runtime, problem))
+        if time.monotonic() - began > timeout_s:
+            raise failed(
+                f"not ready within {timeout_s:.0f} s; the last phase was: {log.phase.name}",
+                "give it longer with --timeout SECONDS; what is downloaded and compiled is kept",
+                Exit.NOT_READY,
+            )
+        phase = log.phase
+        if missing and phase.name == STARTING and time.monotonic() - asked > DOWNLOAD_POLL_S:
+            asked = time.monotonic()
+            phase = _download_phase(runtime, deployment, size) or phase
+            log.phase = phase if log.phase.name == STARTING else log.phase
+        progress.show(phase)
+        time.sleep(POLL_S)
+
+
+def _download_phase(runtime: Runtime, deployment: Deployment, size: int | None) -> Phase | None:
+    here = runtime.downloaded(deployment)
+    if not here:
+        return None
+    if size:
+        return Phase(DOWNLOADING, min(1.0, here / size), f"{_gb(here)} of {_gb(size)}")
+    return Phase(DOWNLOADING, None, _gb(here))
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.2f} GB"
+
+
+def explained(runtime: Runtime, problem: Problem) -> Problem:
+    """The problem in the engine's own words: the launcher's refusal, else the last error that vLLM's log holds."""
+    lines = list(runtime.logs(ENGINE, follow=False, tail=200))
+    sentence, hint = reason("\n".join(lines))
+    if sentence:
+        return Problem(sentence, hint or problem.hint, problem.exit_code)
+    errors = [line for line in lines if _is_error(line)]
+    if errors:
+        return Problem(f"{problem.sentence}: {_bare(errors[-1])}", problem.hint, problem.exit_code)
+    return Problem(
+        problem.sentence + (f"; last line: {_bare(lines[-1])}" if lines else ""), problem.hint, problem.exit_code
+    )
+
+
+def _is_error(line: str) -> bool:
+    """The line that ends a Python traceback, such as `ValueError: …`."""
+    word = _bare(line).partition(":")[0]
+    return word.rpartition(".")[2].endswith(("Error", "Exception")) and " " not in word
+
+
+def _bare(line: str) -> str:
+    """A log line without the process, level, time and place that vLLM puts before it."""
+    text = split(line)[-1] if split(line) else ""
+    if "] " in text and text.startswith("("):
+        text = text.partition("] ")[2]
+    return text.strip()[:300]
