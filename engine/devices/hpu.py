@@ -8,15 +8,30 @@ from engine.decisions import Decision, Situation
 from engine.devices import Detection
 from engine.messages import Exit, Problem
 
-_BUCKETS = (
-    *(f"VLLM_PROMPT_{kind}_BUCKET_{part}" for kind in ("BS", "QUERY", "CTX", "SEQ") for part in ("MIN", "STEP", "MAX")),
-    *(f"VLLM_DECODE_{kind}_BUCKET_{part}" for kind in ("BS", "BLOCK") for part in ("MIN", "STEP", "MAX")),
-    *(
-        f"VLLM_{kind}_BUCKET_PAD_{part}"
-        for kind in ("PROMPT_QUERY", "PROMPT_CTX", "DECODE_BLOCK")
-        for part in ("MAX", "PERCENT")
-    ),
+_BUCKETS = tuple(
+    f"VLLM_{phase}_{kind}_BUCKET_{bound}"
+    for phase, kinds in (("PROMPT", ("BS", "QUERY", "CTX", "SEQ")), ("DECODE", ("BS", "BLOCK")))
+    for kind in kinds
+    for bound in ("MIN", "STEP", "MAX", "PAD_MAX", "PAD_PERCENT")
 )
+
+# Names that the plugin reads to choose and size kernels; every one has a default that fits the model and the card.
+_KERNELS = """
+    ALIBI_USE_FLOAT32_BIASES COMPACT_GDN CONFIG_HIDDEN_LAYERS COS_SIN_RECOMPUTE DISABLE_MARK_SCALES_AS_CONST
+    DYNAMIC_KV_QUANT FLATTEN_INPUT FP32_SOFTMAX FP32_SOFTMAX_VISION FUSED_BLOCK_SOFTMAX FUSED_BLOCK_SOFTMAX_ADJUSTMENT
+    FUSEDSDPA_SLIDE_THLD GDN_COMPUTE_FP32 GDN_EXACT_SOLVE GDN_LEGACY_PHASE_B HPU_FSDPA_SLICE_CHUNK_SIZE
+    HPU_FSDPA_SLICE_ENABLED HPU_FSDPA_SLICE_SEQ_LEN_THLD HPU_FSDPA_SLICE_WITH_GRAPH_BREAKS MAMBA_USE_PYTORCH
+    MAMBA_USE_SELECTIVE_STATE_UPDATE_REF_PT MERGED_PREFILL MINIMAX_M3_MOE_DECODE_GATHER
+    MINIMAX_M3_MOE_GATHER_MAX_TOKENS MINIMAX_M3_MOE_TOKEN_TILE MOE_CHUNK MOE_TOKEN_BOUNDARY NAIVE_IMPL
+    PER_TOKEN_KV_SCALING_SUPPORT PROMPT_USE_FLEX_ATTENTION PROMPT_USE_FUSEDSDPA ROW_PARALLEL_CHUNKS
+    ROW_PARALLEL_CHUNK_THRESHOLD SCALE_ADJUSTMENT T_COMPILE_DYNAMIC_SHAPES T_COMPILE_FULLGRAPH
+    T_COMPILE_REGIONAL_COMPILATION USE_DISPATCH_FN USE_HYBRID_CACHE USE_NAIVE_MAMBA_CACHE_SHARING
+"""
+_TRANSFER = """
+    HPU_HETERO_KV_LAYOUT HPU_NIXL_JOINT_KV HPU_NIXL_STAGING_SLOTS KV_CONNECTOR NIXL_ABORT_REQUEST_TIMEOUT
+    NIXL_DEVICE_TO_DEVICE
+"""
+_DIAGNOSIS = "DEBUG PROFILE_DECODE PROFILE_PROMPT PROFILE_STEPS PT_PROFILE TORCH_PROFILER_DIR"
 
 # Source: vllm-gaudi v0.26.0, docs/configuration/env_variables.md and the code that reads them.
 VARIABLES: Mapping[str, str] = {
@@ -33,22 +48,31 @@ VARIABLES: Mapping[str, str] = {
     "VLLM_DEFRAG_THRESHOLD": "32 by default",
     "VLLM_DEFRAG_WITH_GRAPHS": "defragment with compiled graphs",
     "VLLM_GRAPH_RESERVED_MEM": "share of usable memory for graphs, 0.1 by default",
-    "VLLM_GRAPH_PROMPT_RATIO": "share of that memory for prompt graphs",
     "VLLM_HPU_FORCE_CHANNEL_FP8": "turn block-FP8 checkpoints into per-channel FP8",
     "VLLM_HPU_MULTI_MODEL_CONFIG": "models that one process switches between",
     "VLLM_WEIGHT_LOAD_FORCE_SYNC": "true by default",
     "VLLM_DEVELOPER_MODE": "a log line for each bucket at warm-up",
     "VLLM_FULL_WARMUP": "stop at any recompilation; never in production",
     "VLLM_PROFILER_ENABLED": "write a trace of the engine",
-    "VLLM_FUSED_BLOCK_SOFTMAX_ADJUSTMENT": "kernel choice",
+    "VLLM_MULTIMODAL_BUCKETS": "numbers of image patches that warm-up compiles, comma-separated; None for no buckets",
+    "VLLM_MULTIMODAL_RESOLUTIONS": "image sizes that warm-up compiles: 1024x768,768x1024",
+    **dict.fromkeys((f"VLLM_{name}" for name in _KERNELS.split()), "choice or size of a kernel"),
+    **dict.fromkeys((f"VLLM_{name}" for name in _TRANSFER.split()), "moving the KV cache between servers"),
+    **dict.fromkeys((f"VLLM_{name}" for name in _DIAGNOSIS.split()), "profiling and debugging of the plugin"),
     "VLLM_USE_FAKE_HPU": "the plugin's own tests",
     "VLLM_ENGINE_ITERATION_TIMEOUT_S": "raise for long contexts and FP8",
-    "VLLM_RPC_TIMEOUT": "raise for long contexts and FP8",
     "PT_HPU_RECIPE_CACHE_CONFIG": "path,delete,MB of the cache of compiled recipes",
     "PT_HPU_LAZY_MODE": "1 only with Gaudi's own build of PyTorch",
     "PT_HPU_ENABLE_LAZY_COLLECTIVES": "for tensor parallelism in lazy mode",
     "PT_HPU_WEIGHT_SHARING": "the plugin sets 0",
     "RUNTIME_SCALE_PATCHING": "shorter FP8 warm-up",
+    "FUSER_ENABLE_MULTI_THREADED_INVOCATIONS": "graphs compile in parallel; the plugin sets 1",
+    "PT_HPU_METRICS_GC_DETAILS": "count compilations of graphs",
+    "PT_HPUGRAPH_DISABLE_TENSOR_CACHE": "false for LLaVA, Qwen and RoBERTa",
+    "PT_HPU_SDPA_BC_FACTOR": "choice or size of a kernel",
+    "PT_HPU_SDPA_QKV_SLICE_MODE_FWD": "choice or size of a kernel",
+    "ENABLE_EXPERIMENTAL_FLAGS": "true, with the next one, for Qwen3.5",
+    "ENABLE_SKIP_REMOVAL_OF_GRAPH_INPUT_IDENTITY_NODES": "true for Qwen3.5",
     "HABANA_VISIBLE_DEVICES": "cards by index, or all; read by the container runtime",
     "HABANA_VISIBLE_MODULES": "cards by module id; read by the plugin",
     "HABANA_LOGS": "folder of the Gaudi runtime's logs",
@@ -71,7 +95,8 @@ ONLY_VALUES: Mapping[tuple[str, str], str] = {
     ("quantization", "inc"): "use VLLM_QUANTIZATION=fp8 on CUDA; a checkpoint that is quantised already says so itself",
 }
 
-_CALIBRATED = Path("/data/inc")  # where calibration writes, and where containers mount it: the files hold absolute paths
+# Where calibration writes, and where containers mount it: its files hold absolute paths.
+_CALIBRATED = Path("/data/inc")
 _ACCEL = Path("/sys/class/accel")
 
 
