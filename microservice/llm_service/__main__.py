@@ -39,7 +39,7 @@ def main() -> int:
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
         _complain(
-            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}.",
+            f"Cannot listen on {settings.host} port {settings.port}: {os.strerror(error.errno or 0)}.",
             "Stop what holds the port, or set LLM_USVC_PORT." if taken else "Check LLM_USVC_HOST and LLM_USVC_PORT.",
         )
         return 1

@@ -25,6 +25,7 @@ def create_app(settings: Settings) -> FastAPI:
     """Return the application for these settings. Connections are opened when it starts and closed when it stops."""
 
     relay = Relay(settings)
+    connector = build_connector(settings, relay)
     watch = EngineWatch(relay)
 
     @asynccontextmanager
@@ -33,6 +34,7 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             yield
         finally:
+            await connector.aclose()
             await relay.aclose()
 
     app = FastAPI(
@@ -47,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(AccessLog)
     app.add_exception_handler(HTTPException, _http_error)
     # Raw ASGI on the same app: bytes in, bytes out, none of FastAPI's per-request work on the path that counts.
-    chat = ChatEndpoint(settings, build_connector(settings, relay), watch)
+    chat = ChatEndpoint(settings, connector, watch)
     app.router.routes.append(Route("/v1/chat/completions", chat, methods=["POST"]))
     _add_health(app, watch)
 

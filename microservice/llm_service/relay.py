@@ -45,6 +45,9 @@ class Connector(Protocol):
     async def open(self, body: bytes, request_id: str) -> Reply:
         """Send a chat request; return once its status is known. Raises ServiceError."""
 
+    async def aclose(self) -> None:
+        """Close every connection to the engine; may be called again."""
+
 
 def goes_direct(endpoint: str) -> bool:
     """Say whether an address is this machine, a private one, or a bare name of a container network: never by proxy."""

@@ -93,6 +93,12 @@ class StubEngine:
 
         self._call(start())
 
+    def reset(self) -> None:
+        """Forget what was received and turn every knob back."""
+        self.knobs = Knobs()
+        self.records = []
+        self.connections = 0
+
     def kill(self) -> None:
         """Stop listening and reset every connection, as a crash does."""
 

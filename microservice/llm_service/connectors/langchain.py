@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx2  # what openai's client speaks HTTP with
 import openai
 import orjson
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, convert_to_messages
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
@@ -27,7 +27,7 @@ class LangChainConnector:
 
     def __init__(self, settings: Settings) -> None:
         key = settings.api_key or SecretStr("none")
-        client = httpx2.AsyncClient(
+        self._client = httpx2.AsyncClient(
             trust_env=not goes_direct(settings.endpoint),
             timeout=httpx2.Timeout(None, connect=settings.connect_seconds),
             limits=httpx2.Limits(max_connections=None, keepalive_expiry=KEEP_ALIVE_SECONDS),
@@ -36,7 +36,7 @@ class LangChainConnector:
             model="named-by-each-request",
             base_url=f"{settings.endpoint}/v1",
             api_key=key,
-            http_async_client=client,
+            http_async_client=self._client,
             max_retries=0,
             use_responses_api=False,
             stream_usage=False,
@@ -47,10 +47,13 @@ class LangChainConnector:
         """Send a chat request; return once the engine has answered or begun to."""
         fields: dict[str, Any] = orjson.loads(body)
         for name in _NOT_CARRIED:
-            if fields.get(name) not in (None, False, 1):
+            if fields.get(name) not in (None, False, 1, []) or fields.get(name) is True:
                 raise BadRequest(f"{name} is not carried by the langchain connector.", param=name)
-        messages, stream = fields.pop("messages"), bool(fields.pop("stream", False))
-        model = fields.pop("model")
+        try:
+            messages = convert_to_messages(fields.pop("messages"))
+        except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError):
+            raise BadRequest("The langchain connector cannot read these messages.", param="messages") from None
+        stream, model = bool(fields.pop("stream", False)), fields.pop("model")
         # Everything else goes as extra body: ChatOpenAI would rename or drop some of it.
         call = {"model": model, "extra_body": fields, "extra_headers": {"X-Request-Id": request_id}}
         shape = _Shape(model)
@@ -66,7 +69,13 @@ class LangChainConnector:
             return _reply(error.status_code, content_type, _once(error.response.content), headers.get("retry-after"))
         except (openai.OpenAIError, httpx2.HTTPError) as error:
             raise _translated(error) from error
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise EngineLost("The engine's answer is no chat completion.") from error
         return _reply(200, "text/event-stream; charset=utf-8", _events(shape, first, pieces))
+
+    async def aclose(self) -> None:
+        """Close every connection to the engine."""
+        await self._client.aclose()
 
 
 def _reply(status: int, content_type: str, body: AsyncGenerator[bytes], retry_after: str | None = None) -> Reply:

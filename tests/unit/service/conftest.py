@@ -30,7 +30,19 @@ def open_door() -> Iterator[Callable[..., Door]]:
         door.service.stop()
 
 
+@pytest.fixture(scope="session")
+def _shared_door() -> Iterator[Door]:
+    engine = StubEngine()
+    engine.listen()
+    door = Door(engine, Running(load({"LLM_VLLM_ENDPOINT": engine.url})))
+    yield door
+    door.client.close()
+    door.engine.close()
+    door.service.stop()
+
+
 @pytest.fixture
-def door(open_door: Callable[..., Door]) -> Door:
-    """A door with default settings."""
-    return open_door()
+def door(_shared_door: Door) -> Door:
+    """A door with default settings. Tests that change its models, or kill the engine, open their own."""
+    _shared_door.engine.reset()
+    return _shared_door

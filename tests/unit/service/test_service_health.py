@@ -30,7 +30,8 @@ def test_health_never_touches_the_engine(open_door: OpenDoor) -> None:
     assert not door.engine.records
 
 
-def test_ready_names_the_model(door: Door) -> None:
+def test_ready_names_the_model(open_door: OpenDoor) -> None:
+    door = open_door()
     reply = door.client.get("/ready")
     assert (reply.status_code, reply.json()["state"], reply.json()["models"]) == (200, "ready", ["stub-model"])
 
@@ -71,17 +72,19 @@ def test_a_request_while_the_engine_is_silent_is_refused_at_once(open_door: Open
     assert not door.engine.chats
 
 
-def test_ready_follows_the_engine_down_and_up(open_door: OpenDoor) -> None:
+def test_ready_follows_the_engine_down_and_up(open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = StubEngine()
     door = open_door(engine)
     assert state(door) == (503, "starting")
+    monkeypatch.setattr(health, "CACHE_SECONDS", 0.05)
     engine.listen()
     wait_until(lambda: state(door) == (200, "ready"), 10, "ready")
     engine.kill()
     wait_until(lambda: state(door) == (503, "starting"), 10, "not ready")
 
 
-def test_many_questions_are_one_question_to_the_engine(door: Door) -> None:
+def test_many_questions_are_one_question_to_the_engine(open_door: OpenDoor) -> None:
+    door = open_door()
     door.engine.knobs.silent = True
     with ThreadPoolExecutor(8) as pool, httpx.Client(base_url=door.service.url, timeout=20) as client:
         replies = list(pool.map(lambda _: client.get("/ready").status_code, range(8)))

@@ -123,7 +123,8 @@ def test_the_model_is_the_engines_first_unless_set(open_door: OpenDoor) -> None:
     assert [chat.json["model"] for chat in named.engine.chats] == ["second", "third"]
 
 
-def test_a_model_that_went_is_looked_up_again(door: Door) -> None:
+def test_a_model_that_went_is_looked_up_again(open_door: OpenDoor) -> None:
+    door = open_door()
     door.chat({"messages": "Hello", "stream": False})
     door.engine.knobs.models = ["newer"]
     door.engine.knobs.status, door.engine.knobs.error_body = 404, b'{"error":{"message":"no such model"}}'
@@ -185,7 +186,8 @@ def test_a_client_that_leaves_while_sending_causes_no_request(door: Door) -> Non
     assert len(door.engine.chats) == 1
 
 
-def test_connections_to_the_engine_are_kept_for_the_next_request(door: Door) -> None:
+def test_connections_to_the_engine_are_kept_for_the_next_request(open_door: OpenDoor) -> None:
+    door = open_door()
     for _ in range(3):
         door.chat({**OPENAI_BODY, "stream": True})
         door.chat(OPENAI_BODY)
