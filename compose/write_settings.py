@@ -10,9 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from textwrap import fill
 
-from llm_service import settings as service
-
 from engine import catalog, devices, names
+from llm_service import settings as service
 
 HERE = Path(__file__).resolve().parent
 TARGET = HERE / "settings.yaml"
@@ -35,7 +34,7 @@ NATIVE = """
     OMPI_MCA_btl_vader_single_copy_mechanism LOG_LEVEL_ALL ENABLE_CONSOLE FUSER_ENABLE_MULTI_THREADED_INVOCATIONS
     EXPERIMENTAL_WEIGHT_SHARING FP8_DATASET_PATH
     OTEL_EXPORTER_OTLP_TRACES_PROTOCOL OTEL_SERVICE_NAME S3_ENDPOINT_URL AWS_ENDPOINT_URL AWS_REGION NO_COLOR TZ
-""".split()
+"""
 
 _HEADER = """\
 # Written by `python -m compose.write_settings` from engine/catalogs/ and the service's settings: change it there.
@@ -45,7 +44,7 @@ _HEADER = """\
 
 def engine_names() -> set[str]:
     """Every setting of every device's vLLM, with the aliases, and what the libraries below it read."""
-    found = {names.MODEL, names.EXTRA_ARGS, names.DEVICE, names.FP8, "VLLM_MODEL", *names.ALIASES, *NATIVE}
+    found = {names.MODEL, names.EXTRA_ARGS, names.DEVICE, names.FP8, "VLLM_MODEL", *names.ALIASES, *NATIVE.split()}
     for path in sorted(catalog.TRACKED.glob("*.json")):
         known = catalog.parse(path.read_text(encoding="utf-8"))
         found |= {*known.by_setting, *(name for name in known.variables if name.startswith("VLLM_"))}
