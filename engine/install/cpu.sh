@@ -20,8 +20,7 @@ without=(
 torch_source=(--torch-backend cpu)
 if compgen -G "${UV_FIND_LINKS:-/nonexistent}/torch-*cpu*.whl" >/dev/null; then
     torch_source=()
-    # The Python index has them as CUDA builds only, whose failing import takes transformers down with it.
-    without+=(torchvision torchaudio)
+    without+=(torchaudio) # the Python index has it as a CUDA build only; torchvision, too, but see below
 fi
 
 # official_wheel: the address of the CPU wheel among vLLM's releases. Nothing when it cannot be reached (5 s).
@@ -51,6 +50,31 @@ name_as_vllm() {
     echo berth >"$site/vllm-$version+cpu.dist-info/INSTALLER"
 }
 
+# Vision models need torchvision's image transforms, which are Python. Of the Python index's CUDA build the compiled half
+# cannot load here, and then the import fails on the two operators that it describes (and takes transformers with it).
+# Once these have names all but the detection operators work; those still say that they are not there.
+repair_torchvision() {
+    "$venv/bin/python" -c 'import torchvision' 2>/dev/null && return
+    "$venv/bin/python" - <<'PYTHON'
+import pathlib, shutil, sysconfig
+
+site = pathlib.Path(sysconfig.get_path("purelib"))
+for library in site.glob("torchvision/*.so"):
+    library.unlink()
+shutil.rmtree(site / "torchvision.libs", ignore_errors=True)
+extension = site / "torchvision" / "extension.py"
+source = extension.read_text()
+extension.unlink()  # it may be a hard link into uv's cache
+extension.write_text(source + """
+
+if not _has_ops():
+    _names = torch.library.Library("torchvision", "DEF")
+    _names.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _names.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+""")
+PYTHON
+}
+
 install_vllm() {
     local wheel
     wheel=$(official_wheel)
@@ -70,7 +94,7 @@ canary() {
     (cd "$scratch" && TORCHINDUCTOR_CACHE_DIR=$scratch VLLM_LOGGING_LEVEL=ERROR "$venv/bin/python" -P - "$version") <<'PYTHON'
 import sys
 
-import cv2, PIL.Image, torch, transformers, vllm, vllm._custom_ops, xgrammar
+import cv2, PIL.Image, torch, torchvision.transforms.v2, transformers, vllm, vllm._custom_ops, xgrammar
 from vllm.platforms import current_platform
 
 assert current_platform.is_cpu(), f"vLLM sees the platform {current_platform}"
@@ -86,6 +110,7 @@ PYTHON
 mkdir -p "$(dirname "$venv")"
 [ -x "$venv/bin/python" ] || "$uv" venv --quiet --python '>=3.11' "$venv"
 install_vllm
+repair_torchvision
 rm "$venv/overrides.txt"
 if [ -n "$prune" ]; then prune_listed "$install/cpu.prune"; fi
 canary
