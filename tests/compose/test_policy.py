@@ -19,7 +19,7 @@ OVERLAYS = sorted(path.name for path in COMPOSE.glob("*.yaml") if path.stem not 
 
 # What an overlay may say of a service: its image, and what the device needs. All else is base.yaml's.
 OVERLAY_KEYS = {
-    "image", "build", "runtime", "devices", "deploy", "extends", "cpus", "cpuset", "group_add", "healthcheck"
+    "image", "build", "runtime", "devices", "deploy", "extends", "cpus", "cpuset", "group_add", "healthcheck", "tmpfs"
 }  # fmt: skip
 
 
