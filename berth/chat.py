@@ -58,7 +58,7 @@ def _turn(address: str, messages: list[dict[str, str]], max_tokens: int, as_json
 
 
 def stream(address: str, messages: list[dict[str, str]], max_tokens: int) -> Iterator[str]:
-    """Yield the answer's pieces. Raises BerthError: 3 where nothing answers, 4 while not ready, 1 for any other refusal."""
+    """Yield the answer's pieces. Raises BerthError: 3 where nothing answers, 4 while not ready, else 1."""
     import httpx
 
     body = {"messages": messages, "max_tokens": max_tokens, "stream": True}

@@ -72,7 +72,7 @@ class Child:
         environ = {**os.environ, **{name: value for name, value in self.environ.items() if value is not None}}
         for name in [name for name, value in self.environ.items() if value is None]:
             environ.pop(name, None)
-        with open(self.directory / f"{self.name}.log", "ab") as log:
+        with (self.directory / f"{self.name}.log").open("ab") as log:
             try:
                 self._process = await asyncio.create_subprocess_exec(
                     *self.argv,
@@ -106,7 +106,7 @@ class Child:
         self._become("waiting", retry_at=time.time() + delay)
 
     async def stop(self, impatient: asyncio.Event) -> None:
-        """SIGTERM to the child alone, which drains and stops what it started; SIGKILL to the group after the grace time."""
+        """SIGTERM to the child alone, which drains and ends its own; SIGKILL to the group after the grace time."""
         process = self._process
         if process is None or process.returncode is not None:
             return
@@ -123,7 +123,7 @@ class Child:
 
     async def _watch(self) -> None:
         """Ask until the child answers; from then on it counts as ready until it ends."""
-        while not await asyncio.to_thread(_answers, self.ready_url):
+        while not await asyncio.to_thread(_answers, self.ready_url):  # noqa: ASYNC110 - another process's state
             await asyncio.sleep(PROBE_EVERY_S)
         self.was_ready = self.ready_this_time = True
         self._become("ready", ready=True)
@@ -161,7 +161,7 @@ async def sweep(group: int) -> None:
         _kill(group, number)
         while _kill(group, 0) and time.monotonic() < deadline:
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(-group, os.WNOHANG)
+                os.waitpid(-group, os.WNOHANG)  # noqa: ASYNC222 - WNOHANG does not block
             await asyncio.sleep(0.05)
 
 

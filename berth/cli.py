@@ -1,11 +1,12 @@
 """The verbs, each a thin face of a function that returns data. Imports stand inside: `--help` must be quick."""
 
 import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from berth.output import commands, show, table
 
 CODES = "Exit codes: 0 ok, 1 failed, 2 bad usage or bad setting, 3 missing prerequisite, 4 not ready in time."
 
@@ -34,11 +35,6 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when some
 def examples(*lines: str) -> str:
     """The end of a verb's help."""
     return "Examples:\n\n" + "\n\n".join(f"    scripts/{line}" for line in lines) + f"\n\n{CODES}"
-
-
-def show(data: Any) -> None:
-    """Print JSON."""
-    print(json.dumps(data, indent=2 if sys.stdout.isatty() else None))
 
 
 def version(wanted: bool) -> None:
@@ -88,8 +84,7 @@ def up(
     with Progress() as progress:
         deployment, chosen = steps.plan(env or [], device, runtime, progress)
         if dry_run:
-            commands = chosen.commands(deployment)
-            show({"commands": commands}) if as_json else print("\n".join(commands))
+            commands(chosen.commands(deployment), as_json)
             return
         started = steps.running_already(deployment)
         if started is None:
@@ -112,7 +107,7 @@ def down(runtime: RuntimeName = None, dry_run: DryRun = False, as_json: Json = F
 
     found = runtimes.load(runtime) if runtime else runtimes.running() or runtimes.load("native")
     if dry_run:
-        show({"commands": found.stop_commands()}) if as_json else print("\n".join(found.stop_commands()))
+        commands(found.stop_commands(), as_json)
         return
     with Progress() as progress:
         stopped = found.stop(progress)
@@ -144,22 +139,8 @@ def status(runtime: RuntimeName = None, as_json: Json = False) -> None:
         show({**asdict(current), "ready": ready, "service": service})
     else:
         rows = [*describe(current), ("ready", "yes" if ready else f"no: {service.get('detail', '')}")]
-        print_table(rows)
+        table(rows)
     raise typer.Exit(Exit.OK if ready else Exit.NOT_READY)
-
-
-def print_table(rows: list[tuple[str, ...]] | list[tuple[str, str]], heads: tuple[str, ...] = ()) -> None:
-    """A table for a person; tab-separated lines for everything else."""
-    if not sys.stdout.isatty():
-        print("\n".join("\t".join(row) for row in ([heads, *rows] if heads else rows)))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*heads, show_header=bool(heads), box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table, markup=False)
 
 
 @app.command(epilog=examples("berth logs -f", "berth logs engine -n 50"))
@@ -215,8 +196,7 @@ def build(
     assert isinstance(chosen, Runtime)
     wanted = chosen.images_of(deployments.resolve(env or [], device))
     if dry_run:
-        commands = [shlex.join(image.build_command(no_cache)) for image in wanted]
-        show({"commands": commands}) if as_json else print("\n".join(commands))
+        commands([shlex.join(image.build_command(no_cache)) for image in wanted], as_json)
         return
     with Progress() as progress:
         for image in wanted:
@@ -229,7 +209,7 @@ def build(
     epilog=examples("berth render --env env/cpu.env", "berth render --runtime native --env env/models/demo.env")
 )
 def render(env: Env = None, device: Device = None, runtime: RuntimeName = None, as_json: Json = False) -> None:
-    """Print what a deployment comes to: the Compose model, or the command that the launcher runs. Secrets are masked."""
+    """Print what a deployment comes to: the Compose model, or the launcher's command. Secrets are masked."""
     from berth import deployment as deployments
     from berth import runtimes
 
@@ -256,5 +236,5 @@ def doctor(device: Device = None, runtime: RuntimeName = None, as_json: Json = F
     if as_json:
         show({"ok": not broken, "checks": [asdict(finding) for finding in findings]})
     else:
-        print_table([finding.row() for finding in findings], examination.HEADS)
+        table([finding.row() for finding in findings], examination.HEADS)
     raise typer.Exit(Exit.MISSING_PREREQUISITE if broken else Exit.OK)

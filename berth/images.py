@@ -2,7 +2,7 @@
 
 import shlex
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Image:
         return "/" in self.tag and ("." in first or ":" in first or first == "localhost")
 
     def build_command(self, no_cache: bool = False) -> list[str]:
-        """The build by Buildx. Docker's API for Python only knows the old builder, which has neither secrets nor named contexts."""
+        """The build by Buildx: docker-py only speaks to the old builder, without secrets and named contexts."""
         words = [
             "docker",
             "buildx",
@@ -81,7 +81,7 @@ def exists(tag: str) -> bool:
 
 
 def provide(images: Iterable[Image], progress: Progress) -> None:
-    """Make sure that every image is there: pulled where its tag names a registry, built otherwise. Raises BerthError."""
+    """Make sure that every image is there: pulled if its tag names a registry, else built. Raises BerthError."""
     for image in images:
         if not exists(image.tag):
             if image.is_published:
@@ -110,10 +110,14 @@ def build(image: Image, progress: Progress, no_cache: bool = False) -> None:
             errors="replace",
         ) as process,
     ):
-        for line in process.stderr or ():
-            said.feed(line)
-            file.writelines(f"{text}\n" for text in said.new_lines())
-            progress.show(Phase(BUILDING, said.fraction, f"{image.tag}: {said.step}"))
+        try:
+            for line in process.stderr or ():
+                said.feed(line)
+                file.writelines(f"{text}\n" for text in said.new_lines())
+                progress.show(Phase(BUILDING, said.fraction, f"{image.tag}: {said.step}"))
+        except BaseException:
+            process.terminate()
+            raise
     if process.returncode:
         raise failed(
             f"building {image.tag} failed: {said.error or 'no message'}",
@@ -147,7 +151,7 @@ _PULL_HINT = ("log in with docker login, or build it here with scripts/berth bui
 
 
 def volume_holds(volume: str, image: str, folder: Path) -> bool:
-    """Whether a hub cache in a volume holds a model: asked by a container without network, since only those can look."""
+    """Whether a hub cache in a volume holds a model; only a container can look into one."""
     from docker.errors import ContainerError, DockerException, NotFound
 
     client = dockers.client()

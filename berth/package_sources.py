@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+SYSTEM = Path("/etc/pip.conf")
+
 
 def _files(environ: Mapping[str, str]) -> Iterator[Path]:
     """pip's configuration files, weakest first (the order of pip's manual)."""
@@ -20,7 +22,7 @@ def _files(environ: Mapping[str, str]) -> Iterator[Path]:
     home = Path(environ.get("HOME") or "/")
     for directory in reversed((environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")):
         yield Path(directory) / "pip" / "pip.conf"
-    yield Path("/etc/pip.conf")
+    yield SYSTEM
     yield home / ".pip" / "pip.conf"
     yield Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "pip" / "pip.conf"
     yield Path(sys.prefix) / "pip.conf"

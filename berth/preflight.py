@@ -33,8 +33,9 @@ def device_problems(deployment: Deployment) -> list[Problem]:
 
 def _no_device(deployment: Deployment) -> Problem:
     here, why = next((name, found.why) for name, found in devices.detect().items())
+    file = shown(device_file(deployment.device, deployment.root))
     return Problem(
-        f"{shown(device_file(deployment.device, deployment.root))} is for {deployment.device}, and this machine has none",
+        f"{file} is for {deployment.device}, and this machine has none",
         f"use --device {here} (found here: {why}), or install the driver; scripts/berth doctor says more",
         Exit.MISSING_PREREQUISITE,
     )
@@ -88,27 +89,27 @@ def ask_hub(deployment: Deployment, runtime: Runtime) -> hub.Answer | None:
 
 def hub_problems(deployment: Deployment, runtime: Runtime, answer: hub.Answer) -> list[Problem]:
     """Why the model cannot be had from the hub: no answer, no such model for this user, no disk for it."""
-    model = deployment.model
+    model, line = deployment.model, deployment.where(names.MODEL)
     if not answer.reachable:
         return [
             Problem(
-                f"{deployment.where(names.MODEL)}{model} is not in the cache, and no model hub can be reached ({answer.why})",
-                f"check the network or HF_ENDPOINT, give a folder, or set {names.MODEL}={names.DEMO} for the built-in model",
+                f"{line}{model} is not in the cache, and no model hub can be reached ({answer.why})",
+                f"check the network or HF_ENDPOINT, give a folder, or set {names.MODEL}={names.DEMO} (built in)",
                 Exit.MISSING_PREREQUISITE,
             )
         ]
     if answer.status in (401, 403, 404) and not runtime.has_model(deployment):
         return [
             Problem(
-                f"{deployment.where(names.MODEL)}the model hub shows no model {model} (HTTP {answer.status})",
-                f"check the name in {names.MODEL}; a private or gated model needs HF_TOKEN in the shell or env/local.env",
+                f"{line}the model hub shows no model {model} (HTTP {answer.status})",
+                f"check {names.MODEL}; a private or gated model needs HF_TOKEN in the shell or env/local.env",
             )
         ]
     free = runtime.free_bytes(deployment)
     if answer.size and free is not None and free < answer.size and not runtime.has_model(deployment):
         return [
             Problem(
-                f"{model} needs {answer.size / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free for the model cache",
+                f"{model} needs {answer.size / 1e9:.1f} GB of disk; {free / 1e9:.1f} GB are free for the cache",
                 "free some space, or set BERTH_CACHE to a directory on a larger disk",
                 Exit.MISSING_PREREQUISITE,
             )

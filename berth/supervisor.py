@@ -1,7 +1,7 @@
 """Keeps the engine and the service alive as plain processes: restarts with back-off, and a clean stop in order.
 
-Run as `python -m berth.supervisor PLAN`, where PLAN is the JSON that `berth.runtimes.native` writes. Whoever holds the lock
-file next to it is the supervisor: a lock vanishes with its process, so nothing stale can be mistaken for a running one.
+Run as `python -m berth.supervisor PLAN`, where PLAN is the JSON that `berth.runtimes.native` writes. Whoever holds the
+lock file next to it is the supervisor: a lock goes with its process, so nothing stale passes for a running one.
 Settings and secrets arrive in the environment, never in the plan. Standard library only.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from berth.children import Child, adopt_orphans
+from berth.host import processes
 
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
@@ -29,6 +30,7 @@ class State:
     """What `berth status` reads: written whole at every change."""
 
     pid: int
+    boot: str = field(default_factory=processes.boot)
     state: str = "starting"
     reason: str = ""
     exit_code: int = 0

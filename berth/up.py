@@ -101,11 +101,9 @@ def running_already(deployment: Deployment) -> Started | None:
     if runtime is None:
         return None
     current = runtime.status()
-    if (
-        current.device != deployment.device
-        or current.model not in (deployment.model, names.DEMO)
-        or not current.endpoint
-    ):
+    fell_back = current.model == names.DEMO and not deployment.model_named_by_user
+    same = current.device == deployment.device and (current.model == deployment.model or fell_back)
+    if not same or not current.endpoint:
         raise failed(
             f"Berth is already running here ({current.runtime}, {current.device}, {current.model})",
             "stop it first: scripts/berth down",

@@ -1,5 +1,6 @@
 """Waits until a chat request would be answered, and shows what the engine is doing meanwhile."""
 
+import re
 import threading
 import time
 from typing import Any
@@ -17,7 +18,10 @@ from berth.runtimes import ENGINE, Runtime
 POLL_S = 0.5
 DOWNLOAD_POLL_S = 2.0
 PROBE_TIMEOUT_S = 5.0
-TAIL = 15
+LOG_END = 400  # lines; three processes write a traceback each when one of them fails
+
+# What the other processes say when one has failed: true, and no help.
+_SECOND_HAND = re.compile(r"root cause above|See stack trace|WorkerProc initialization failed|EngineDeadError")
 
 
 class EngineLog:
@@ -98,11 +102,11 @@ def _gb(count: int) -> str:
 
 def explained(runtime: Runtime, problem: Problem) -> Problem:
     """The problem in the engine's own words: the launcher's refusal, else the last error that vLLM's log holds."""
-    lines = list(runtime.logs(ENGINE, follow=False, tail=200))
+    lines = list(runtime.logs(ENGINE, follow=False, tail=LOG_END))
     sentence, hint = reason("\n".join(lines))
     if sentence:
         return Problem(sentence, hint or problem.hint, problem.exit_code)
-    errors = [line for line in lines if _is_error(line)]
+    errors = [line for line in lines if _is_error(line) and not _SECOND_HAND.search(line)]
     if errors:
         return Problem(f"{problem.sentence}: {_bare(errors[-1])}", problem.hint, problem.exit_code)
     return Problem(

@@ -4,7 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from berth.logfiles import split
 
@@ -37,9 +37,9 @@ def _read(name: str, find: Find, follow: bool, tail: int | None, lines: Lines) -
     since: float | None = None
     try:
         while container := find():
-            many: int | str = "all" if tail is None or since else tail
             rest = b""
-            for piece in container.logs(stream=True, follow=follow, tail=many, since=since):
+            many: Literal["all"] | int = "all" if tail is None or since else tail
+            for piece in container.logs(stream=True, follow=follow, since=since, tail=many):
                 whole, end, rest = (rest + piece).rpartition(b"\n")
                 for line in split((whole + end).decode(errors="replace")):
                     lines.put((name, line))

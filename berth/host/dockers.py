@@ -32,7 +32,7 @@ def client() -> "DockerClient":
         environ = {**os.environ, **({"DOCKER_HOST": host} if host else {})}
         found = docker.from_env(environment=environ, timeout=PING_TIMEOUT_S)
         found.ping()
-        found.api.timeout = None  # pulls, logs and stops take their time
+        found.api.timeout = None  # type: ignore[assignment] # a followed log may be silent for hours
     except (DockerException, OSError, ValueError) as error:
         raise Unreachable(f"{host or 'unix:///var/run/docker.sock'}: {_cause(error)}") from error
     return found

@@ -25,7 +25,7 @@ def install_command(device: str) -> list[str]:
 
 
 def install_engine(device: str, environ: Mapping[str, str], progress: Progress) -> None:
-    """Make sure that vLLM for `device` is installed. Raises BerthError, with the script's own words where it has any."""
+    """Make sure that vLLM for `device` is installed. Raises BerthError with the script's own words."""
     command = install_command(device)
     if not Path(command[0]).is_file():
         raise failed(

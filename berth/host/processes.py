@@ -30,24 +30,45 @@ def is_held(lock: Path) -> bool:
     return False
 
 
-def end_groups(leaders: Iterable[tuple[int, int]], grace_s: float) -> int:
-    """End process groups by (leader's pid, its birth): SIGTERM to the leader, SIGKILL to what is left. Returns how many."""
-    alive = [pid for pid, birth in leaders if born(pid) == birth]
-    for pid in alive:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + grace_s
-    while any(_group_lives(pid) for pid in alive) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    for pid in alive:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-    return len(alive)
-
-
-def _group_lives(group: int) -> bool:
+def boot() -> str:
+    """Which boot of this machine this is: pids mean nothing across boots."""
     try:
-        os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def end_sessions(leaders: Iterable[tuple[int, int]], grace_s: float) -> int:
+    """End what is left of sessions, given as (leader's pid, its birth); the leader itself may be dead already.
+
+    SIGTERM, which vLLM passes on to its workers, then SIGKILL after `grace_s` seconds. Returns how many sessions had
+    anything left.
+    """
+    sessions = [pid for pid, birth in leaders if born(pid) in (birth, None) and members(pid)]
+    for session in sessions:
+        leader = [session] if session in members(session) else members(session)
+        _signal(leader, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while any(members(session) for session in sessions) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for session in sessions:
+        _signal(members(session), signal.SIGKILL)
+    return len(sessions)
+
+
+def members(session: int) -> list[int]:
+    """Every living process of a session. Environments would not tell: vLLM's workers overwrite theirs."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                state, _, _, its_session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+                if int(its_session) == session and state not in "ZX":
+                    found.append(int(entry.name))
+    return found
+
+
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)

@@ -14,7 +14,7 @@ from berth.deployment import Deployment
 from berth.errors import Exit, Problem, failed
 from berth.host import containers, dockers, hub, machine
 from berth.host.installing import reason
-from berth.paths import ROOT, shown
+from berth.paths import ROOT, from_root, in_root, shown
 from berth.phases import STARTING, Phase
 from berth.progress import Progress
 from berth.runtimes import ENGINE, SERVICE, Endpoint, Part, Status, local_url
@@ -52,7 +52,7 @@ class Runtime:
         return [
             Problem(
                 f"BERTH_CACHE={cache}: not a directory that the containers can write to",
-                f"mkdir -p {cache} && chmod g+rwx {cache}, with group 0 or owner {images.UID}; or leave BERTH_CACHE unset",
+                f"make it, and let user {images.UID} or group 0 write to it; or leave BERTH_CACHE unset",
                 Exit.MISSING_PREREQUISITE,
             )
         ]
@@ -61,7 +61,8 @@ class Runtime:
         """The builds of the images that are missing, and `docker compose up`."""
         missing = [image for image in self.images_of(deployment) if not images.exists(image.tag)]
         lines = [shlex.join(image.build_command()) for image in missing if not image.is_published]
-        return [*lines, shlex.join([*self._compose(deployment), "up", "--detach", "--no-build"])]
+        up = shlex.join([*self._compose(deployment), "up", "--detach", "--no-build"])
+        return [*lines, in_root(up)]
 
     def render(self, deployment: Deployment) -> str:
         """The Compose model as Compose sees it, secrets masked."""
@@ -106,7 +107,7 @@ class Runtime:
             return None
         place = str(hub.folder(deployment.model, Path(_CACHE)) / "blobs")
         code, said = engine.exec_run(["du", "-s", "--block-size=1", place])
-        return int(said.split()[0]) if code == 0 else None
+        return int(said.split()[0]) if code == 0 and isinstance(said, bytes) else None
 
     def has_model(self, deployment: Deployment) -> bool:
         """Whether the cache holds the model; a volume is looked into by a container, since only those can."""
@@ -171,7 +172,7 @@ class Runtime:
         return ["docker", "compose", "-p", project, "down"]
 
     def _compose(self, deployment: Deployment) -> list[str]:
-        files = [word for file in deployment.files for word in ("--env-file", shown(file))]
+        files = [word for file in deployment.files for word in ("--env-file", from_root(file))]
         return ["docker", "compose", *files]
 
     def _environ(self, deployment: Deployment) -> dict[str, str]:

@@ -1,8 +1,10 @@
 """Plain processes: the engine and the service as children of a supervisor, for machines without a container runtime."""
 
+import contextlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -10,21 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from berth import children, logfiles
+from berth import children, logfiles, processplan
 from berth.deployment import Deployment
 from berth.errors import BerthError, Exit, Problem, failed
 from berth.host import hub, machine, processes
 from berth.host.installing import engine_directory, install_command, install_engine
-from berth.paths import ROOT, RUN, shown
+from berth.paths import RUN, shown
 from berth.progress import Progress
-from berth.runtimes import ENGINE, SERVICE, Endpoint, Part, Status, local_url
+from berth.runtimes import ENGINE, SERVICE, Endpoint, Part, Status
 from engine import catalog, credentials, names, settings
-from engine.decisions import SHUTDOWN_TIMEOUT_S
 from engine.messages import mask
 
 LOCK, PLAN, STATE_FILE = RUN / "lock", RUN / "plan.json", RUN / "state.json"
-ENGINE_GRACE_S = SHUTDOWN_TIMEOUT_S + 15  # the drain, and the teardown of vLLM's workers after it
-SERVICE_GRACE_S = 15
 STARTING_S = 15  # for the supervisor to take its lock
 LEFTOVERS_GRACE_S = 10
 
@@ -43,7 +42,7 @@ class Runtime:
 
     def problems(self, deployment: Deployment) -> list[Problem]:
         """The cache must be writable."""
-        cache = hub.cache(self._environ(deployment))
+        cache = hub.cache(processplan.environ(deployment))
         if machine.writable(cache):
             return []
         return [
@@ -57,7 +56,7 @@ class Runtime:
     def commands(self, deployment: Deployment) -> list[str]:
         """How vLLM is installed, and the two processes with the settings that the files add to the shell's."""
         lines = [shlex.join(install_command(deployment.device))]
-        for child in self._plan(deployment)["children"]:
+        for child in processplan.plan(deployment)["children"]:
             added = {name: setting.value for name, setting in deployment.settings.items()}
             added |= {name: value for name, value in child["environ"].items() if value is not None}
             words = ["env", *(f"{name}={value}" for name, value in added.items() if value), *child["argv"]]
@@ -67,7 +66,7 @@ class Runtime:
 
     def render(self, deployment: Deployment) -> str:
         """The command that the launcher makes of the settings."""
-        environ = {**self._environ(deployment), names.HOST: "127.0.0.1"}
+        environ = {**processplan.environ(deployment), names.HOST: "127.0.0.1"}
         known = catalog.load(deployment.device, environ)
         prefix = str(engine_directory(deployment.device))
         command = settings.command(environ, known, deployment.device, prefix=prefix)
@@ -84,13 +83,13 @@ class Runtime:
             log = RUN / f"{part}.log"
             if log.exists():
                 log.replace(RUN / f"{part}.log.1")
-        PLAN.write_text(json.dumps(self._plan(deployment), indent=1))
+        PLAN.write_text(json.dumps(processplan.plan(deployment), indent=1))
         STATE_FILE.unlink(missing_ok=True)
         parent = os.getpid()
         with open(RUN / "supervisor.log", "wb") as log_file:
             self._supervisor = subprocess.Popen(
                 [sys.executable, "-P", "-m", "berth.supervisor", str(PLAN)],
-                env=self._environ(deployment),
+                env=processplan.environ(deployment),
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,
@@ -111,22 +110,22 @@ class Runtime:
         """The supervisor gives up when a child ends before it was ever ready."""
         state = self._state()
         if state.get("state") == "failed":
-            return Problem(state["reason"], f"the log says why: {shown(RUN)}", Exit(state["exit_code"]))
+            return Problem(state["reason"], "the whole log: scripts/berth logs engine", Exit(state["exit_code"]))
         if not processes.is_held(LOCK):
             return Problem("the supervisor is gone", f"see {shown(RUN / 'supervisor.log')}")
         return None
 
     def downloaded(self, deployment: Deployment) -> int | None:
         """Bytes in the hub cache."""
-        return hub.downloaded(deployment.model, hub.cache(self._environ(deployment)))
+        return hub.downloaded(deployment.model, hub.cache(processplan.environ(deployment)))
 
     def has_model(self, deployment: Deployment) -> bool:
         """Whether the hub cache holds the model."""
-        return hub.is_cached(deployment.model, hub.cache(self._environ(deployment)))
+        return hub.is_cached(deployment.model, hub.cache(processplan.environ(deployment)))
 
     def free_bytes(self, deployment: Deployment) -> int | None:
         """Free space where the hub cache is."""
-        return machine.free_bytes(hub.cache(self._environ(deployment)))
+        return machine.free_bytes(hub.cache(processplan.environ(deployment)))
 
     def logs(self, part: str | None, follow: bool, tail: int | None) -> Iterator[str]:
         """The log files; with both parts, each line begins with its part's name."""
@@ -140,16 +139,15 @@ class Runtime:
 
     def stop(self, progress: Progress) -> bool:
         """SIGTERM to the supervisor, which stops the engine, then the service."""
-        if not processes.is_held(LOCK):
+        own = self._supervisor if self._supervisor and self._supervisor.poll() is None else None
+        if own is None and not processes.is_held(LOCK):
             return self._end_leftovers()
-        pid = int(self._state()["pid"])
-        os.kill(pid, 15)
-        deadline = time.monotonic() + ENGINE_GRACE_S + SERVICE_GRACE_S + STARTING_S
-        while processes.is_held(LOCK):
-            if self._supervisor:
-                self._supervisor.poll()
+        pid = own.pid if own else int(self._state()["pid"])
+        _signal(pid, signal.SIGTERM)
+        deadline = time.monotonic() + processplan.ENGINE_GRACE_S + processplan.SERVICE_GRACE_S + STARTING_S
+        while processes.is_held(LOCK) or (own and own.poll() is None):
             if time.monotonic() > deadline:
-                os.kill(pid, 9)
+                _signal(pid, signal.SIGKILL)
                 self._end_leftovers()
                 break
             time.sleep(0.1)
@@ -174,69 +172,15 @@ class Runtime:
             {"supervisor": str(state["pid"]), "logs": shown(RUN)} if held else {},
         )
 
-    def _plan(self, deployment: Deployment) -> dict[str, Any]:
-        """What the supervisor runs. No secret and no setting is in it: those are in its environment."""
-        engine, service = self._urls(deployment)
-        python = engine_directory(deployment.device) / "bin" / "python"
-        return {
-            "children": [
-                {
-                    "name": ENGINE,
-                    "argv": [str(python), "-P", "-m", "engine.serve"],
-                    "cwd": str(ROOT),
-                    "environ": {
-                        names.HOST: "127.0.0.1",
-                        names.DEVICE: deployment.device,
-                        # The engine's own programs (ninja, for one) first; nothing of the shell's Python.
-                        "PATH": f"{python.parent}{os.pathsep}{deployment.value('PATH', os.defpath)}",
-                        "PYTHONPATH": None,
-                        "PYTHONHOME": None,
-                    },
-                    "ready_url": f"{engine}/health",
-                    "grace_s": ENGINE_GRACE_S,
-                },
-                {
-                    "name": SERVICE,
-                    "argv": [sys.executable, "-P", "-m", "llm_service"],
-                    "cwd": str(ROOT / "microservice"),
-                    "environ": {
-                        "LLM_USVC_HOST": deployment.address,
-                        "LLM_USVC_PORT": str(deployment.service_port),
-                        "LLM_VLLM_ENDPOINT": engine,
-                        names.HF_TOKEN: None,  # the service downloads nothing
-                    },
-                    "ready_url": f"{service}/health",
-                    "grace_s": SERVICE_GRACE_S,
-                },
-            ],
-            "deployment": {
-                "device": deployment.device,
-                "model": deployment.model,
-                "files": [shown(file) for file in deployment.files],
-                "service": service,
-                "engine": engine,
-            },
-        }
-
-    def _urls(self, deployment: Deployment) -> tuple[str, str]:
-        engine = local_url("127.0.0.1", deployment.engine_port)
-        return engine, local_url(deployment.address, deployment.service_port)
-
-    def _environ(self, deployment: Deployment) -> dict[str, str]:
-        """The merged environment. BERTH_CACHE means what it means in Compose where it is a path: the hub's home."""
-        environ = deployment.environ
-        cache = environ.get("BERTH_CACHE", "")
-        if "/" in cache and not environ.get("HF_HOME"):
-            environ["HF_HOME"] = str(Path(cache).expanduser().absolute())
-        return environ
-
     def _end_leftovers(self) -> bool:
         """End children whose supervisor was killed, if they have not noticed themselves."""
         if processes.is_held(LOCK):
             raise BerthError(Problem("Berth is already running here", "stop it with: scripts/berth down"))
-        facts = [child for child in self._state().get("children", {}).values() if child.get("pid")]
-        leaders = [(child["pid"], child["born"]) for child in facts]
-        return processes.end_groups(leaders, LEFTOVERS_GRACE_S) > 0
+        state = self._state()
+        if state.get("boot") != processes.boot():
+            return False
+        facts = [child for child in state.get("children", {}).values() if child.get("pid")]
+        return processes.end_sessions([(child["pid"], child["born"]) for child in facts], LEFTOVERS_GRACE_S) > 0
 
     def _state(self) -> dict[str, Any]:
         return _json(STATE_FILE)
@@ -244,6 +188,11 @@ class Runtime:
     def _about(self) -> dict[str, Any]:
         about: dict[str, Any] = _json(PLAN).get("deployment", {})
         return about
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _json(file: Path) -> dict[str, Any]:
