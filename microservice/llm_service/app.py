@@ -12,7 +12,7 @@ from llm_service import __version__
 from llm_service.access import AccessLog
 from llm_service.chat import ChatEndpoint
 from llm_service.connectors import build_connector
-from llm_service.errors import RETRY_AFTER_SECONDS, NotFound, ServiceError, envelope, openai_body
+from llm_service.errors import RETRY_AFTER_SECONDS, EngineLost, NotFound, ServiceError, envelope, openai_body
 from llm_service.health import EngineWatch, State
 from llm_service.relay import Relay
 from llm_service.settings import Settings
@@ -58,6 +58,8 @@ def create_app(settings: Settings) -> FastAPI:
         """Pass on the engine's list of models."""
         try:
             status, content_type, body = await relay.get("/v1/models", _MODELS_SECONDS)
+            if status == 401:
+                raise EngineLost("The engine refuses this service's key; set VLLM_API_KEY.")
         except ServiceError as error:
             return _error(error)
         return Response(body, status, media_type=content_type)

@@ -65,12 +65,14 @@ class ChatEndpoint:
         body = call.engine_body(exchange.model, window)
         try:
             await self._relay(call, body, exchange, writer)
-        except (EngineNotReady, EngineLost):
+        except (EngineNotReady, EngineLost, EngineTimeout):
             self._watch.doubt()
             raise
 
-    def _default_model(self, models: Sequence[Model]) -> str | None:
-        return self._settings.model or (models[0].name if models else self._settings.engine_model)
+    def _default_model(self, models: Sequence[Model]) -> str:
+        named = self._settings.engine_model
+        listed = [model.name for model in models]
+        return self._settings.model or (named if named in listed else listed[0])
 
     async def _relay(self, call: Call, body: bytes, exchange: Exchange, writer: Writer) -> None:
         limit = self._settings.first_byte_seconds

@@ -64,7 +64,7 @@ class Call:
         """Whether the service has to name the model."""
         return self.fields.get("model") in (None, "")
 
-    def engine_body(self, model: str | None, window: int | None) -> bytes:
+    def engine_body(self, model: str, window: int | None) -> bytes:
         """Return the bytes for the engine, with the model filled in if the client named none.
 
         `window` is the model's context in tokens: the engine refuses a limit above it, so a default that nobody asked

@@ -85,13 +85,13 @@ class Settings(BaseModel):
     )
     model: str | None = _field(
         "LLM_MODEL_NAME",
-        "Model for requests that name none. Unset: the first of the engine's /v1/models.",
+        "Model for requests that name none. Unset: the one that the engine lists.",
         "a model that the engine serves",
         None,
     )
     engine_model: str | None = _field(
         "LLM_VLLM_MODEL_NAME",
-        "The engine's setting; used here only when the engine lists no model.",
+        "The engine's setting. Of several models that an engine lists, this one is the default, else the first.",
         "a model name",
         None,
     )

@@ -23,7 +23,7 @@ def understood(body: dict[str, Any], **options: bool) -> Call:
     return dialects.parse(dialects.form_of(fields), fields, raw, **options)
 
 
-def sent(body: dict[str, Any], model: str | None = "m", window: int | None = 4096) -> dict[str, Any]:
+def sent(body: dict[str, Any], model: str = "m", window: int | None = 4096) -> dict[str, Any]:
     forwarded: dict[str, Any] = orjson.loads(understood(body).engine_body(model, window))
     return forwarded
 

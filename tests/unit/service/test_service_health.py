@@ -102,3 +102,9 @@ def test_models_without_an_engine_is_503_in_the_envelope(open_door: OpenDoor) ->
     reply = open_door(StubEngine()).client.get("/v1/models")
     assert (reply.status_code, reply.json()["error"]["phase"]) == (503, "starting")
     assert "retry-after" in reply.headers
+
+
+def test_models_with_a_key_that_the_engine_refuses_is_502(open_door: OpenDoor) -> None:
+    door = open_door()
+    door.engine.knobs.api_key = "other"
+    assert door.client.get("/v1/models").status_code == 502

@@ -123,6 +123,16 @@ def test_the_model_is_the_engines_first_unless_set(open_door: OpenDoor) -> None:
     assert [chat.json["model"] for chat in named.engine.chats] == ["second", "third"]
 
 
+@pytest.mark.parametrize(("engines", "default"), [("second", "second"), ("path/of/first", "first")])
+def test_of_several_models_the_engines_own_setting_is_the_default(
+    open_door: OpenDoor, engines: str, default: str
+) -> None:
+    door = open_door(LLM_VLLM_MODEL_NAME=engines)
+    door.engine.knobs.models = ["first", "second"]
+    door.chat({"messages": "Hello"})
+    assert door.engine.chats[-1].json["model"] == default
+
+
 def test_a_model_that_went_is_looked_up_again(open_door: OpenDoor) -> None:
     door = open_door()
     door.chat({"messages": "Hello", "stream": False})
