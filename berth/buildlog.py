@@ -12,6 +12,7 @@ class BuildLog:
     def __init__(self) -> None:
         self.step = ""
         self.error = ""
+        self._step_failed = False
         self._done: dict[str, bool] = {}
         self._names: dict[str, str] = {}
         self._new: list[str] = []
@@ -30,7 +31,7 @@ class BuildLog:
             event = None
         if not isinstance(event, dict):
             self._new.append(line.rstrip())
-            if line.strip():
+            if line.strip() and not self._step_failed:
                 self.error = line.strip().removeprefix("ERROR: ")
             return
         for vertex in event.get("vertexes") or ():
@@ -52,6 +53,7 @@ class BuildLog:
         if not vertex.get("completed"):
             self.step = name
         if why := vertex.get("error"):
+            self._step_failed = True
             said = self._last_output.get(digest)
             self.error = f"{name}: {said or why}"
             self._new.append(f"!! {self.error}")
