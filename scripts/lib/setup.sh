@@ -39,7 +39,7 @@ berth_package_sources() {
 }
 
 berth_stamp() { # FILE… : the root is part of it, since a moved checkout breaks its environments
-    (cd "$BERTH_ROOT" && { printf '%s\n' "$BERTH_ROOT" && cat -- "$@"; } | sha256sum)
+    (set -o pipefail && cd "$BERTH_ROOT" && { printf '%s\n' "$BERTH_ROOT" && cat -- "$@"; } | sha256sum)
 }
 
 berth_venv() { # DIR FILE…
