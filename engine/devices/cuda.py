@@ -1,6 +1,7 @@
 """CUDA: NVIDIA GPUs."""
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ STALE: Mapping[str, str] = {
 ELSEWHERE: Mapping[str, str] = {}
 ONLY_VALUES: Mapping[tuple[str, str], str] = {}
 
-# CUDA 13, which vLLM's wheels are built for since 0.21, needs this driver branch or a newer one (CUDA 13.0 release notes).
+# CUDA 13, which vLLM's wheels are built for since 0.21, needs this driver branch or newer (CUDA 13.0 release notes).
 MINIMUM_DRIVER = 580
 
 _DRIVER_VERSION = Path("/proc/driver/nvidia/version")
@@ -55,7 +56,7 @@ def preflight(situation: Situation) -> list[Problem]:
         return [
             Problem(
                 "no NVIDIA GPU is visible here",
-                "give the container its GPUs (`--gpus all`, the NVIDIA container toolkit on the host), or use env/cpu.env",
+                "give the container its GPUs (`--gpus all`, NVIDIA's container toolkit on the host), or use env/cpu.env",
                 Exit.MISSING_PREREQUISITE,
             )
         ]
@@ -80,6 +81,9 @@ def driver_branch() -> int | None:
     return int(match[1]) if match else None
 
 
-def tune(situation: Situation) -> list[Decision]:
-    """Nothing yet that vLLM does not settle better itself."""
-    return []
+def tune(situation: Situation, toolkit: Path = Path(sys.prefix) / "cuda") -> list[Decision]:
+    """Kernels are compiled at start by the toolkit that was installed for them, not by whichever the machine has."""
+    if "CUDA_HOME" in situation.environ or not toolkit.exists():
+        return []
+    why = "the compiler of the CUDA release that this PyTorch is built for"
+    return [Decision(f"CUDA_HOME={toolkit}", why, {"CUDA_HOME": str(toolkit)})]

@@ -72,7 +72,7 @@ canary() {
     local scratch
     scratch=$(mktemp -d)
     ln -s "$venv/cuda/lib/stubs/libcuda.so" "$scratch/libcuda.so.1"
-    cat >"$scratch/kernel.cu" <<'CUDA'
+    cat >"$scratch/total.cu" <<'CUDA'
 #include <cub/cub.cuh>
 #include <curand_kernel.h>
 __global__ void total(float *x) {
@@ -82,7 +82,7 @@ __global__ void total(float *x) {
     if (threadIdx.x == 0) x[0] = sum;
 }
 CUDA
-    "$venv/cuda/bin/nvcc" -arch=sm_90a -shared -Xcompiler -fPIC -o "$scratch/kernel.so" "$scratch/kernel.cu" -lcudart -lcuda
+    "$venv/cuda/bin/nvcc" -arch=sm_90a -shared -Xcompiler -fPIC -o "$scratch/total.so" "$scratch/total.cu" -lcudart -lcuda
     (cd "$scratch" && LD_LIBRARY_PATH=$scratch TRITON_CACHE_DIR=$scratch VLLM_LOGGING_LEVEL=ERROR \
         "$venv/bin/python" -W ignore -P "$install/cuda_canary.py" "$version")
     rm -rf "$scratch"

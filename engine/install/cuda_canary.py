@@ -35,9 +35,9 @@ def load_kernels() -> list[str]:
 
 def compile_kernel() -> int:
     """Compile a Triton kernel for the H100; return the size of the machine code in bytes."""
-    Path("kernel.py").write_text(KERNEL, encoding="utf-8")
+    Path("canary_kernel.py").write_text(KERNEL, encoding="utf-8")
     sys.path.insert(0, ".")
-    kernel: Any = importlib.import_module("kernel")
+    kernel: Any = importlib.import_module("canary_kernel")
     triton: Any = importlib.import_module("triton")
     target = importlib.import_module("triton.backends.compiler").GPUTarget("cuda", 90, 32)
     signature = {"x": "*fp32", "n": "i32", "SIZE": "constexpr"}

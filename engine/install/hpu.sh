@@ -20,26 +20,27 @@ pip_install() {
         --constraint "$venv/constraints.txt" "$@"
 }
 
+# download ADDRESS: to standard output; what went wrong in one line.
+download() {
+    "$venv/bin/python" - "$1" <<'PYTHON'
+import shutil, sys, urllib.request
+
+try:
+    with urllib.request.urlopen(sys.argv[1], timeout=60) as answer:
+        shutil.copyfileobj(answer, sys.stdout.buffer)
+except OSError as error:
+    sys.exit(f"berth: {sys.argv[1]}: {error}")
+PYTHON
+}
+
 # plugin_source DIRECTORY: unpack the plugin's release into DIRECTORY. Releases of both projects carry the same number.
 plugin_source() {
     local given address=https://github.com/vllm-project/vllm-gaudi/archive/refs/tags/v$version.tar.gz
     given=$(compgen -G "${UV_FIND_LINKS:-/nonexistent}/vllm?gaudi-$version*.tar.gz" | head -n 1 || true)
     mkdir -p "$1"
-    "$venv/bin/python" - "${given:-$address}" "$1" <<'PYTHON' || fail 3 "vllm-gaudi $version cannot be had from ${given:-$address}" \
-        "put its source archive into the folder of wheels (--build-context wheels=DIRECTORY), or check the proxy"
-import io, sys, tarfile, urllib.request
-from pathlib import Path
-
-source, folder = sys.argv[1], sys.argv[2]
-try:
-    data = urllib.request.urlopen(source, timeout=60).read() if "://" in source else Path(source).read_bytes()
-except OSError as error:
-    sys.exit(f"berth: {source}: {error}")
-with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-    archive.extractall(folder, filter="data")
-PYTHON
-    # An archive holds one folder named after the release.
-    mv "$1"/*/* "$1"
+    if [ -n "$given" ]; then cat "$given"; else download "$address"; fi | tar -xz --strip-components=1 -C "$1" ||
+        fail 3 "vllm-gaudi $version cannot be had from ${given:-$address}" \
+            "put its source archive into the folder of wheels (--build-context wheels=DIRECTORY), or check the proxy"
 }
 
 install_vllm() {
