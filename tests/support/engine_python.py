@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def engine_python() -> Path:
-    """The Python that has vLLM: $BERTH_ENGINE_PYTHON, else the one that `scripts/up` installs. Skips the test if neither is there."""
+    """The Python that has vLLM: $BERTH_ENGINE_PYTHON, else what `scripts/up` installs. Skips the test without one."""
     given = os.environ.get("BERTH_ENGINE_PYTHON")
     python = Path(given) if given else ROOT / ".berth" / "engine-cpu" / "bin" / "python"
     if not python.exists():
