@@ -114,7 +114,7 @@ def _flag(name: str, entry: Mapping[str, Any]) -> Flag:
 
 
 def candidates(device: str | None, environ: Mapping[str, str]) -> Iterable[Path]:
-    """Where a catalog may be: $BERTH_CATALOG alone if set; else this environment's, then the tracked one of the device."""
+    """Where a catalog may be: $BERTH_CATALOG alone if set; else this environment's, then the device's tracked one."""
     if given := environ.get("BERTH_CATALOG"):
         return [Path(given)]
     return [installed_path(), *([TRACKED / f"{device}.json"] if device else [])]

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from engine import names
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -12,6 +14,7 @@ class Decision:
     why: str
     environ: Mapping[str, str | None] = field(default_factory=dict)  # None removes a variable
     args: tuple[str, ...] = ()
+    module: str | None = None  # start vLLM through this module of ours
 
     def __str__(self) -> str:
         return f"{self.what} ({self.why})"
@@ -40,7 +43,11 @@ SHUTDOWN_TIMEOUT_S = 60  # streams may finish; Compose's stop_grace_period is se
 QUIET_PATHS = "/health,/metrics,/ping,/v1/models"  # what probes ask for, every few seconds
 
 _FLAGS = (
-    ("shutdown-timeout", str(SHUTDOWN_TIMEOUT_S), "requests in flight may finish after SIGTERM; vLLM's own default aborts"),
+    (
+        "shutdown-timeout",
+        str(SHUTDOWN_TIMEOUT_S),
+        "requests in flight may finish after SIGTERM; vLLM's own default aborts",
+    ),
     ("disable-access-log-for-endpoints", QUIET_PATHS, "probes would fill the access log"),
 )
 _VARIABLES = (
@@ -54,14 +61,30 @@ _VARIABLES = (
 )
 
 
-def common(situation: Situation) -> list[Decision]:
-    """What is settled alike on every device."""
-    decisions = [
+def common(situation: Situation, demo: bool = False) -> list[Decision]:
+    """What is settled alike on every device. `demo` says that the built-in model is served."""
+    decisions = _address(situation)
+    if demo and "served-model-name" not in situation.values:
+        args = ("--served-model-name", names.DEMO)
+        decisions.append(Decision(" ".join(args), "the built-in model", args=args))
+    decisions += [
         Decision(f"--{flag} {value}", why, args=(f"--{flag}", value))
         for flag, value, why in _FLAGS
         if flag not in situation.values
     ]
     decisions += [
-        Decision(f"{name}={value}", why, {name: value}) for name, value, why in _VARIABLES if name not in situation.environ
+        Decision(f"{name}={value}", why, {name: value})
+        for name, value, why in _VARIABLES
+        if name not in situation.environ
     ]
     return decisions
+
+
+def _address(situation: Situation) -> list[Decision]:
+    if "uds" in situation.values:
+        return []
+    return [
+        Decision(f"--{flag} {value}", f"{setting} is not set", args=(f"--{flag}", value))
+        for flag, setting, value in (("host", names.HOST, names.DEFAULT_HOST), ("port", names.PORT, names.DEFAULT_PORT))
+        if flag not in situation.values
+    ]

@@ -3,27 +3,68 @@
 import http.client
 import json
 import os
+import socket
+import ssl
 import sys
 from collections.abc import Mapping
 
-from engine import names
+from engine import arguments, catalog, credentials, names, settings
 
 TIMEOUT_S = 5.0  # an engine busy with a long prefill still answers these two paths at once
+_EVERYWHERE = ("0.0.0.0", "::", "")  # listening there, an engine answers on loopback
+
+
+class _OverSocketFile(http.client.HTTPConnection):
+    """HTTP over the Unix socket that VLLM_UDS names."""
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.host)
 
 
 def healthy(environ: Mapping[str, str]) -> bool:
-    """Whether `/health` is good and `/v1/models` lists a model."""
+    """Whether `/health` is good and `/v1/models` lists the name that the model is served under."""
     try:
-        return _get("/health", environ) is not None and bool(json.loads(_get("/v1/models", environ) or b"{}").get("data"))
-    except (OSError, http.client.HTTPException, ValueError):
+        known = catalog.load(environ.get(names.DEVICE), environ)
+        reading = settings.read(environ, known, known.device)
+        values = arguments.values(reading.args(), known)
+        headers = _headers(environ, reading.environ)
+        if _get("/health", values, headers) is None:
+            return False
+        listed = json.loads(_get("/v1/models", values, headers) or b"null")
+        served = {entry["id"] for entry in listed["data"]}
+    except (catalog.CatalogError, OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return False
+    expected = values.get("served-model-name") or reading.model
+    return bool(served) if expected is None else expected in served
 
 
-def _get(path: str, environ: Mapping[str, str]) -> bytes | None:
-    connection = http.client.HTTPConnection("127.0.0.1", int(environ.get(names.PORT) or names.DEFAULT_PORT), timeout=TIMEOUT_S)
-    connection.request("GET", path)
-    reply = connection.getresponse()
-    return reply.read() if reply.status == 200 else None
+def _headers(environ: Mapping[str, str], passed_on: Mapping[str, str]) -> dict[str, str]:
+    decisions, _ = credentials.settle(environ, passed_on)
+    key = settings.applied(passed_on, decisions).get(names.API_KEY)
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _get(path: str, values: Mapping[str, str], headers: Mapping[str, str]) -> bytes | None:
+    connection = _connection(values)
+    try:
+        connection.request("GET", path, headers=dict(headers))
+        reply = connection.getresponse()
+        return reply.read() if reply.status == http.client.OK else None
+    finally:
+        connection.close()
+
+
+def _connection(values: Mapping[str, str]) -> http.client.HTTPConnection:
+    if path := values.get("uds"):
+        return _OverSocketFile(path, timeout=TIMEOUT_S)
+    host, port = values.get("host", names.DEFAULT_HOST), int(values.get("port", names.DEFAULT_PORT))
+    address = "127.0.0.1" if host in _EVERYWHERE else host
+    if "ssl-certfile" in values:  # the certificate is for the name that clients use, not for loopback
+        unverified = ssl._create_unverified_context()  # noqa: S323
+        return http.client.HTTPSConnection(address, port, timeout=TIMEOUT_S, context=unverified)
+    return http.client.HTTPConnection(address, port, timeout=TIMEOUT_S)
 
 
 def main() -> int:

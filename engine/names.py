@@ -29,7 +29,14 @@ OF_THE_SERVICE = frozenset({"LLM_VLLM_ENDPOINT"})
 
 # Flags that carry a secret: an argument list is visible to every user of a machine.
 SECRET_FLAGS = {"api-key": f"{API_KEY} or {API_KEY_FILE}", "hf-token": f"{HF_TOKEN} or {HF_TOKEN_PATH}"}
-SECRETS = (HF_TOKEN, API_KEY, "VLLM_HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "S3_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY")
+SECRETS = (
+    HF_TOKEN,
+    API_KEY,
+    "VLLM_HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "S3_SECRET_ACCESS_KEY",
+    "AWS_SECRET_ACCESS_KEY",
+)
 
 DEFAULT_PORT = "8008"
 DEFAULT_HOST = "127.0.0.1"

@@ -6,10 +6,14 @@
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from engine import arguments, catalog, credentials, devices, names, settings
-from engine.messages import Exit, Problem, complain, say
+from engine import arguments, catalog, credentials, devices, names, preflight, settings, writable
+from engine.decisions import Decision, Situation
+from engine.messages import Exit, Problem, complain, mask, say
+
+_MODES = ("--check", "--dry-run")
 
 
 def main() -> int:
@@ -20,56 +24,82 @@ def main() -> int:
 
 def launch(args: Sequence[str], environ: Mapping[str, str]) -> int:
     """Check, decide and exec. Returns only with --check, with --dry-run or with a problem."""
-    mode = args[0] if args and args[0] in ("--check", "--dry-run") else None
+    mode = args[0] if args and args[0] in _MODES else None
     args = list(args[1:] if mode else args)
     if args and not args[0].startswith("-"):
-        return _run_program(args, environ, dry=mode is not None)
+        return _become(args, environ, environ, (), mode)
     if arguments.asks_for_help(args):
-        return _become([*settings.program(sys.prefix), "serve", *args], environ, (), dry=mode is not None)
-    try:
-        known = catalog.load(_wanted_device(environ), environ)
-    except catalog.CatalogError as error:
-        return _refuse([error.problem], ())
-    device = known.device
+        return _become([*settings.program(sys.prefix), "serve", *args], environ, environ, (), mode)
     secrets = credentials.secrets(environ)
-    if device not in devices.names():
-        return _refuse([Problem(f"unknown device {device!r}", f"one of {', '.join(devices.names())}")], secrets)
-    reading = settings.read(environ, known, device, args)
+    try:
+        known = _catalog(environ)
+    except catalog.CatalogError as error:
+        return _refuse([error.problem], secrets)
+    reading = settings.read(environ, known, known.device, args)
     for note in reading.notes:
         say(note, secrets)
     if reading.problems or mode == "--check":
         return _refuse(reading.problems, secrets)
-    command = settings.command(environ, known, device, args)
-    for decision in command.decisions:
+    places, problems = _settle(environ, reading)
+    secrets += credentials.of(places)
+    ready = replace_environ(reading, places)
+    given = arguments.values([*ready.args(), *args], known)
+    situation = Situation(ready.environ, given, settings.model_path(ready.model))
+    problems += preflight.check(situation, known.device)
+    if stopping := [problem for problem in problems if mode is None or problem.exit_code == Exit.BAD_SETTING]:
+        return _refuse(problems if mode is None else stopping, secrets)
+    for problem in problems:
+        say(f"would stop here: {problem}", secrets)
+    command = settings.build(ready, known, args)
+    for decision in [*places, *command.decisions]:
         say(str(decision), secrets)
-    return _become(command.argv, command.environ, secrets, dry=mode is not None)
+    return _become(command.argv, command.environ, environ, secrets, mode)
 
 
-def _wanted_device(environ: Mapping[str, str]) -> str | None:
-    return environ.get(names.DEVICE) or next(iter(devices.detect()), None)
+def _catalog(environ: Mapping[str, str]) -> catalog.Catalog:
+    """The flags of the vLLM at hand. Raises CatalogError also for a device that has no module."""
+    device = environ.get(names.DEVICE)
+    known = catalog.load(device or next(iter(devices.detect()), None), environ)
+    for name in (known.device, device):
+        if name and name not in devices.names():
+            hint = f"{names.DEVICE} is one of {', '.join(devices.names())}"
+            raise catalog.CatalogError(Problem(f"there is no device {name!r}", hint))
+    return known
 
 
-def _refuse(problems: Sequence[Problem], secrets: Sequence[str]) -> int:
+def _settle(environ: Mapping[str, str], reading: settings.Reading) -> tuple[list[Decision], list[Problem]]:
+    decisions, problems = writable.settle(reading.environ)
+    more, wrong = credentials.settle(environ, reading.environ)
+    return [*decisions, *more], [*problems, *wrong]
+
+
+def replace_environ(reading: settings.Reading, decisions: Iterable[Decision]) -> settings.Reading:
+    """The same reading with what decisions change in the environment."""
+    return replace(reading, environ=settings.applied(reading.environ, decisions))
+
+
+def _refuse(problems: Sequence[Problem], secrets: Iterable[str]) -> int:
+    secrets = tuple(secrets)
     for problem in problems:
         complain(problem, secrets)
     return max((problem.exit_code for problem in problems), default=Exit.OK)
 
 
-def _run_program(args: Sequence[str], environ: Mapping[str, str], dry: bool) -> int:
-    return _become(args, environ, (), dry)
-
-
-def _become(argv: Sequence[str], environ: Mapping[str, str], secrets: Sequence[str], dry: bool) -> int:
-    if dry:
-        from engine.messages import mask
-
-        sys.stdout.write(mask(shlex.join(argv), secrets) + "\n")
+def _become(
+    argv: Sequence[str], environ: Mapping[str, str], before: Mapping[str, str], secrets: Sequence[str], mode: str | None
+) -> int:
+    """Take the program's place, or print what would be run, with the variables that differ from this environment."""
+    if mode is not None:
+        changed = [f"{name}={value}" for name, value in sorted(environ.items()) if before.get(name) != value]
+        words = ["env", *changed, *argv] if changed else list(argv)
+        sys.stdout.write(mask(shlex.join(words), secrets) + "\n")
         return Exit.OK
     try:
         os.execvpe(argv[0], list(argv), dict(environ))
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         hint = f"the first word is a program, or a vLLM flag that begins with a dash; the model is {names.MODEL}"
-        complain(Problem(f"{argv[0]}: {error.strerror}", hint), secrets)
+        complain(Problem(f"{argv[0]}: {reason}", hint), secrets)
     return Exit.MISSING_PREREQUISITE
 
 

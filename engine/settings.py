@@ -4,10 +4,9 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
-from engine import arguments, devices, names, values
+from engine import arguments, devices, names, unknown, values
 from engine.catalog import Catalog, Flag, setting_name
 from engine.decisions import Decision, Situation, common
 from engine.messages import Problem
@@ -47,7 +46,7 @@ def check(environ: Mapping[str, str], catalog: Catalog, device: str) -> list[Pro
 
 
 def read(environ: Mapping[str, str], catalog: Catalog, device: str, args: Sequence[str] = ()) -> Reading:
-    """Read every setting in `environ`, and `args` as flags that follow them. Problems are collected, never raised."""
+    """Read every setting in `environ`, and `args` as flags that follow. Problems are collected, never raised."""
     module = devices.load(device)
     reading = Reading(environ={})
     for name in sorted(environ):
@@ -63,7 +62,7 @@ def read(environ: Mapping[str, str], catalog: Catalog, device: str, args: Sequen
         reading.problems.append(
             Problem(
                 f"{names.MODEL} is not set: there is no model to serve",
-                f"set {names.MODEL} to a Hugging Face name or a folder, or to {names.DEMO} for the model that is built in",
+                f"set {names.MODEL} to a Hugging Face name or a folder, or to {names.DEMO} for the built-in model",
             )
         )
     reading.problems += _refused_by_devices(given, device)
@@ -95,13 +94,16 @@ def _read_one(name: str, value: str, reading: Reading, catalog: Catalog, device:
         flag, negated = catalog.by_setting[name]
         _say(reading, name, flag, value, negated)
     elif names.is_setting_like(name):
-        reading.problems.append(_unknown(name, catalog, device))
+        reading.problems.append(unknown.problem(name, catalog, device))
     else:
         reading.environ[name] = value
 
 
 # Names that env files carry empty to mean "unset", read by libraries that would take an empty value for one.
-_EMPTY_IS_UNSET = ("HF_", "HUGGING_FACE_", "QUANT_CONFIG", "OMP_", "KMP_", "TORCH", "TRITON_", "PT_HPU_", "HABANA_", "XDG_")
+_EMPTY_IS_UNSET = (
+    *("HF_", "HUGGING_FACE_", "QUANT_CONFIG", "OMP_", "KMP_", "LD_PRELOAD", "TMPDIR"),
+    *("TORCH", "TRITON_", "PT_HPU_", "HABANA_", "XDG_"),
+)
 
 
 def _say(reading: Reading, name: str, flag: Flag, value: str, negated: bool = False) -> None:
@@ -139,7 +141,7 @@ def _read_own(environ: Mapping[str, str], reading: Reading, catalog: Catalog, de
             if names.FP8 in module.VARIABLES:
                 reading.environ[names.FP8] = "true"
             else:
-                reading.problems.append(_unknown(names.FP8, catalog, device))
+                reading.problems.append(unknown.problem(names.FP8, catalog, device))
     except values.BadValue as error:
         reading.problems.append(error.problem)
     if (wanted := environ.get(names.DEVICE)) and wanted != device:
@@ -162,26 +164,6 @@ def _check_variable(name: str, value: str, catalog: Catalog) -> None:
         raise values.BadValue(f"{name}={value!r}: not one of its values", f"it takes {', '.join(choices)}")
 
 
-def known_names(catalog: Catalog, device: str) -> list[str]:
-    """Every name that means something to the engine on this device: settings, vLLM's variables, the device's, ours."""
-    module = devices.load(device)
-    own = {*names.OWN, *names.ALIASES, names.HF_TOKEN, names.HF_TOKEN_PATH, names.API_KEY}
-    return sorted({*catalog.by_setting, *catalog.variables, *module.VARIABLES, *module.STALE, *own})
-
-
-def _unknown(name: str, catalog: Catalog, device: str) -> Problem:
-    for owner in devices.names():
-        other = devices.load(owner)
-        if name in other.VARIABLES:
-            return Problem(f"{name}: only {owner} has this setting", other.ELSEWHERE.get(name, "leave it out"))
-    known = known_names(catalog, device)
-    near = get_close_matches(name, known, n=1)
-    if not near and name.startswith("LLM_VLLM_"):
-        near = [setting for setting in [name.removeprefix("LLM_")] if setting in known]
-    hint = f"did you mean {near[0]}?" if near else f"docs/settings.md lists every setting; what no name covers goes into {names.EXTRA_ARGS}"
-    return Problem(f"{name}: no such setting", hint)
-
-
 def _refused_by_devices(given: Mapping[str, str], device: str) -> Iterable[Problem]:
     for owner in devices.names():
         if owner == device:
@@ -195,29 +177,37 @@ def _refused_by_devices(given: Mapping[str, str], device: str) -> Iterable[Probl
 def command(
     environ: Mapping[str, str], catalog: Catalog, device: str, args: Sequence[str] = (), prefix: str = sys.prefix
 ) -> Command:
-    """Return what to run for these settings. Call it only when `read` finds no problem.
+    """Return what to run for these settings. Call it only when `check` finds no problem.
 
     `args` are flags that follow those of the settings; `prefix` is the Python environment that holds vLLM.
     """
-    reading = read(environ, catalog, device, args)
+    return build(read(environ, catalog, device, args), catalog, args, prefix)
+
+
+def build(reading: Reading, catalog: Catalog, args: Sequence[str] = (), prefix: str = sys.prefix) -> Command:
+    """Return what to run for settings that were read without a problem: settle the rest, and put it together."""
     typed = [*reading.args(), *args]
     situation = Situation(reading.environ, arguments.values(typed, catalog), model_path(reading.model))
-    decisions = [*_defaults(situation, reading.model), *common(situation), *devices.load(device).tune(situation)]
-    final = dict(reading.environ)
+    tuned = devices.load(catalog.device).tune(situation)
+    decisions = [*common(situation, demo=reading.model == names.DEMO), *tuned]
+    final = applied(reading.environ, decisions)
     final.pop(names.FP8, None)
-    for decision in decisions:
-        for name, value in decision.environ.items():
-            if value is None:
-                final.pop(name, None)
-            else:
-                final[name] = value
     settled = [word for decision in decisions for word in decision.args]
     model = [situation.model] if situation.model is not None else []
-    return Command([*program(prefix), "serve", *model, *settled, *typed], final, decisions)
+    through = next((decision.module for decision in decisions if decision.module), None)
+    return Command([*program(prefix, through), "serve", *model, *settled, *typed], final, decisions)
 
 
-def program(prefix: str) -> list[str]:
-    """The words that start vLLM: its script where there is one, else its module."""
+def applied(environ: Mapping[str, str], decisions: Iterable[Decision]) -> dict[str, str]:
+    """The environment with what decisions set and remove."""
+    changes = {name: value for decision in decisions for name, value in decision.environ.items()}
+    return {name: value for name, value in {**environ, **changes}.items() if value is not None}
+
+
+def program(prefix: str, through: str | None = None) -> list[str]:
+    """The words that start vLLM: its script where there is one, else its module; or a module of ours around it."""
+    if through is not None:
+        return [str(Path(prefix) / "bin" / "python"), "-P", "-m", through, "vllm"]
     script = Path(prefix) / "bin" / "vllm"
     return [str(script)] if os.access(script, os.X_OK) else [sys.executable, "-m", "vllm.entrypoints.cli.main"]
 
@@ -225,15 +215,3 @@ def program(prefix: str) -> list[str]:
 def model_path(model: str | None) -> str | None:
     """The model as vLLM is given it: `demo` stands for the folder that comes with the launcher."""
     return str(_DEMO) if model == names.DEMO else model
-
-
-def _defaults(situation: Situation, model: str | None) -> list[Decision]:
-    decisions = []
-    if model == names.DEMO and "served-model-name" not in situation.values:
-        decisions.append(
-            Decision(f"serving the built-in model as {names.DEMO}", f"{names.MODEL}={names.DEMO}", args=("--served-model-name", names.DEMO))
-        )
-    for flag, setting, value in (("host", names.HOST, names.DEFAULT_HOST), ("port", names.PORT, names.DEFAULT_PORT)):
-        if flag not in situation.values and "uds" not in situation.values:
-            decisions.append(Decision(f"--{flag} {value}", f"{setting} is not set", args=(f"--{flag}", value)))
-    return decisions

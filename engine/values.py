@@ -28,7 +28,8 @@ def as_switch(setting: str, value: str) -> bool:
     word = value.strip().lower()
     if word in TRUE_WORDS | FALSE_WORDS:
         return word in TRUE_WORDS
-    raise BadValue(f"{setting}={_short(value)}: a switch takes true or false", f"write {setting}=true or {setting}=false")
+    hint = f"write {setting}=true or {setting}=false"
+    raise BadValue(f"{setting}={_short(value)}: a switch takes true or false", hint)
 
 
 def words(setting: str, flag: Flag, value: str, negated: bool = False) -> list[str]:
@@ -63,7 +64,7 @@ def split(setting: str, value: str) -> list[str]:
 
 
 def _pair(name: str, value: str) -> list[str]:
-    """The equals form only where a leading dash would look like a flag: vLLM knows `--config` by its bare word alone."""
+    """The equals form only where a leading dash looks like a flag: vLLM knows `--config` by its bare word alone."""
     return [f"--{name}={value}"] if value.startswith("-") else [f"--{name}", value]
 
 
@@ -132,7 +133,8 @@ def _check_json(setting: str, value: str) -> None:
         except (ValueError, RecursionError):
             continue
         return
-    raise BadValue(f"{setting}={_short(value)}: not JSON", 'write JSON without quotes around the whole, such as {"key": 1}')
+    hint = 'write JSON without quotes around the whole, such as {"key": 1}'
+    raise BadValue(f"{setting}={_short(value)}: not JSON", hint)
 
 
 def _short(value: str) -> str:

@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
@@ -172,8 +171,9 @@ def main() -> None:
     catalog = collect(args.device)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(render(catalog), encoding="utf-8")
-    say(f"wrote {args.output} (vLLM {catalog['vllm']}: {len(catalog['flags'])} flags, {len(catalog['variables'])} variables)")
+    flags, variables = len(catalog["flags"]), len(catalog["variables"])
+    say(f"wrote {args.output} (vLLM {catalog['vllm']}: {flags} flags, {variables} variables)")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,7 +1,11 @@
 """CPU: any x86-64 or ARM machine."""
 
+import platform
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
+from engine import cpu_memory, cpu_threads, host, model
 from engine.decisions import Decision, Situation
 from engine.devices import Detection
 from engine.messages import Problem
@@ -13,8 +17,15 @@ STALE: Mapping[str, str] = {
 ELSEWHERE: Mapping[str, str] = {}
 ONLY_VALUES: Mapping[tuple[str, str], str] = {}
 
-# An AOT-compiled artefact never loads again on CPU (vLLM 0.32.0): each start compiled anew. Inductor's own cache does.
-_CONSTANTS = {"VLLM_USE_AOT_COMPILE": ("0", "vLLM 0.32 cannot load such code again on CPU; Inductor's cache it can")}
+# Constants: some enter vLLM's compile-cache key, so images and native installations must agree on them.
+_CONSTANTS = {
+    "VLLM_USE_AOT_COMPILE": ("0", "vLLM 0.32 cannot load such code again on CPU; Inductor's cache it can"),
+    # These three are what vLLM sets itself, too late for a process that was forked with PyTorch already imported.
+    "TORCHINDUCTOR_COMPILE_THREADS": ("1", "vLLM's workers may have no children"),
+    "TORCHINDUCTOR_CPP_DYNAMIC_THREADS": ("1", "compiled code must not fix a number of threads"),
+    "OPENBLAS_NUM_THREADS": ("1", "NumPy's idle threads would forbid sharing one import by fork"),
+}
+_LIBRARIES = (Path("/usr/lib"), Path("/usr/lib64"), Path("/usr/local/lib"))
 
 
 def detect() -> Detection | None:
@@ -28,19 +39,110 @@ def visible_devices(environ: Mapping[str, str]) -> int | None:
 
 
 def problems(situation: Situation) -> list[Problem]:
-    """Nothing is refused for the CPU's sake."""
+    """Nothing is refused for the CPU's sake by name or value."""
     return []
 
 
 def preflight(situation: Situation) -> list[Problem]:
-    """The CPU needs no driver."""
-    return []
+    """Weights must fit into the memory."""
+    available = host.memory_available()
+    files = _files(situation)
+    weights = files.weights() if files else None
+    if available is None or weights is None or weights + cpu_memory.HEADROOM + cpu_memory.SMALLEST <= available:
+        return []
+    needed = weights + cpu_memory.HEADROOM + cpu_memory.SMALLEST
+    return [
+        Problem(
+            f"weights and KV cache need {cpu_memory.gib(needed)} GiB of memory; {cpu_memory.gib(available)} GiB is free",
+            "raise the memory limit, stop other programs, or serve a smaller model",
+        )
+    ]
+
+
+def _files(situation: Situation) -> model.ModelFiles | None:
+    if situation.model is None:
+        return None
+    return model.find(situation.model, situation.environ, situation.values)
 
 
 def tune(situation: Situation) -> list[Decision]:
-    """Threads, memory and compiled code as suits a CPU."""
-    return [
+    """Threads, memory, libraries and compiled code as suits a CPU."""
+    constants = [
         Decision(f"{name}={value}", why, {name: value})
         for name, (value, why) in _CONSTANTS.items()
         if name not in situation.environ
+    ]
+    return [*constants, *_threads(situation), *_kv_cache(situation), *_preload(situation)]
+
+
+def _ranks(situation: Situation) -> int:
+    """Workers on this machine."""
+    workers = situation.number("tensor-parallel-size") * situation.number("pipeline-parallel-size")
+    here = workers // max(1, situation.number("nnodes"))
+    return max(1, here) * max(1, situation.number("data-parallel-size-local", situation.number("data-parallel-size")))
+
+
+def _threads(situation: Situation) -> list[Decision]:
+    if {"VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS"} & situation.environ.keys():
+        return []
+    quota, mask = host.cpu_quota(), host.affinity()
+    lists = cpu_threads.bind(host.cpus(mask), quota, _ranks(situation))
+    if lists is None:
+        return []
+    value = cpu_threads.as_setting(lists)
+    why = (
+        f"a quota of {quota:.4g} CPUs on {len(mask)}: more threads would be throttled"
+        if quota is not None and quota < len(mask)
+        else f"{len(lists)} workers share the NUMA nodes, which vLLM alone refuses"
+    )
+    return [Decision(f"VLLM_CPU_OMP_THREADS_BIND={value}", why, {"VLLM_CPU_OMP_THREADS_BIND": value})]
+
+
+def _kv_cache(situation: Situation) -> list[Decision]:
+    said = {"kv-cache-memory-bytes", "gpu-memory-utilization", "num-gpu-blocks-override"} & situation.values.keys()
+    available = host.memory_available()
+    if said or "VLLM_CPU_KVCACHE_SPACE" in situation.environ or available is None:
+        return []
+    ranks = _ranks(situation)
+    sequences = situation.number("max-num-seqs", cpu_memory.DEFAULT_SEQUENCES * ranks)
+    tokens = situation.number("max-model-len", 0) or None
+    memory = cpu_memory.Memory(available, host.memory_limit() is not None)
+    size, why = cpu_memory.kv_cache(memory, _files(situation), tokens, sequences)
+    each = str(size // ranks)
+    return [Decision(f"--kv-cache-memory-bytes {each}", why, args=("--kv-cache-memory-bytes", each))]
+
+
+def _preload(situation: Situation) -> list[Decision]:
+    """tcmalloc and Intel's OpenMP, as vLLM advises; with the latter, one import for all of vLLM's processes."""
+    before = [name for name in situation.environ.get("LD_PRELOAD", "").replace(":", " ").split() if name]
+    added = []
+    if not any("tcmalloc" in name for name in before):
+        added += [str(found) for found in _tcmalloc()[:1]]
+    openmp = Path(sys.prefix) / "lib" / "libiomp5.so"
+    if not any("omp" in Path(name).name for name in before) and _is_x86() and openmp.is_file():
+        added.append(str(openmp))
+    libraries = [*added, *before]
+    decisions = []
+    if added:
+        names = " and ".join(Path(name).name for name in added)
+        value = ":".join(libraries)
+        decisions.append(Decision(f"{names} preloaded", "faster memory and threads", {"LD_PRELOAD": value}))
+    if any("libiomp" in name for name in libraries) and "VLLM_WORKER_MULTIPROC_METHOD" not in situation.environ:
+        why = "a third of the start-up time; VLLM_WORKER_MULTIPROC_METHOD=spawn has vLLM start them anew"
+        decisions.append(Decision("vLLM's processes forked after one import", why, module="engine.prefork"))
+    return decisions
+
+
+def _is_x86() -> bool:
+    return platform.machine() in ("x86_64", "AMD64")
+
+
+def _tcmalloc() -> list[Path]:
+    patterns = ("libtcmalloc_minimal.so.*", "libtcmalloc.so.*")
+    machine = f"{platform.machine()}-linux-gnu"
+    return [
+        path
+        for pattern in patterns
+        for folder in _LIBRARIES
+        for path in sorted([*folder.glob(pattern), *(folder / machine).glob(pattern)])
     ]

@@ -56,7 +56,7 @@ def preflight(situation: Situation) -> list[Problem]:
         return [
             Problem(
                 "no NVIDIA GPU is visible here",
-                "give the container its GPUs (`--gpus all`, NVIDIA's container toolkit on the host), or use env/cpu.env",
+                "give the container its GPUs (`--gpus all`, NVIDIA's container toolkit on the host) or use env/cpu.env",
                 Exit.MISSING_PREREQUISITE,
             )
         ]

@@ -1,0 +1,81 @@
+"""Asks the model hub, briefly, what would fail minutes later: is a model there, gated, too big for the disk."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from engine.values import TRUE_WORDS
+
+TIMEOUT_S = 4.0  # a hub that takes longer to say a few kilobytes does not decide anything here
+
+# Organisations whose models are behind a click on the hub, for the case that the hub cannot be asked. By their model
+# pages; a name that is missing here only means a later message.
+GATED = ("meta-llama/", "google/gemma", "mistralai/Mistral-Large", "mistralai/Codestral", "bigcode/starcoder")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the hub said of a model."""
+
+    reachable: bool
+    status: int = 0
+    gated: bool = False
+    size: int | None = None  # bytes of what vLLM would download
+
+
+def is_offline(environ: Mapping[str, str]) -> bool:
+    """Whether huggingface_hub is told not to use the network."""
+    return any(environ.get(name, "").lower() in TRUE_WORDS for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+
+
+def token(environ: Mapping[str, str]) -> str | None:
+    """The token that huggingface_hub would use: HF_TOKEN, else the file that HF_TOKEN_PATH or `hf auth login` names."""
+    if value := (environ.get("HF_TOKEN") or environ.get("HUGGING_FACE_HUB_TOKEN") or "").strip():
+        return value
+    home = (
+        environ.get("HF_HOME") or f"{environ.get('XDG_CACHE_HOME') or environ.get('HOME', '/') + '/.cache'}/huggingface"
+    )
+    try:
+        return Path(environ.get("HF_TOKEN_PATH") or f"{home}/token").read_text(encoding="utf-8").strip() or None
+    except (OSError, ValueError):
+        return None
+
+
+def ask(model: str, environ: Mapping[str, str]) -> Answer:
+    """Ask the hub for a model's entry, through the proxies that the environment names. Never raises."""
+    endpoint = (environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    request = urllib.request.Request(f"{endpoint}/api/models/{quote(model)}?blobs=true")
+    if secret := token(environ):
+        request.add_header("Authorization", f"Bearer {secret}")
+    proxies = {
+        scheme: address
+        for scheme in ("http", "https")
+        if (address := environ.get(f"{scheme}_proxy") or environ.get(f"{scheme.upper()}_PROXY"))
+    }
+    try:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+        with opener.open(request, timeout=TIMEOUT_S) as reply:
+            entry = json.load(reply)
+    except urllib.error.HTTPError as error:
+        return Answer(error.code < HTTPStatus.INTERNAL_SERVER_ERROR, error.code)
+    except (OSError, ValueError, RecursionError):
+        return Answer(False)
+    if not isinstance(entry, dict):
+        return Answer(False)
+    return Answer(True, HTTPStatus.OK, entry.get("gated") not in (None, False), _size(entry))
+
+
+def _size(entry: Mapping[str, Any]) -> int | None:
+    """Bytes of the safetensors files, or of the .bin files where there are none; None where the hub tells no sizes."""
+    files = [file for file in entry.get("siblings") or [] if isinstance(file, dict)]
+    for ending in (".safetensors", ".bin", ".gguf"):
+        sizes = [file.get("size") for file in files if str(file.get("rfilename", "")).endswith(ending)]
+        if sizes and all(isinstance(size, int) for size in sizes):
+            return sum(size for size in sizes if isinstance(size, int))
+    return None

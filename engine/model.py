@@ -1,0 +1,81 @@
+"""What can be known of a model without vLLM: where its files are, how big they are, what its KV cache costs."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")  # in vLLM's order: the first kind that is there is loaded
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model's folder on this machine."""
+
+    folder: Path
+
+    def weights(self) -> int | None:
+        """Bytes of the weights; None where there are none."""
+        for pattern in _WEIGHTS:
+            if sizes := [file.stat().st_size for file in self.folder.glob(pattern) if file.is_file()]:
+                return sum(sizes)
+        return None
+
+    def config(self) -> Mapping[str, Any]:
+        """The text model's part of config.json; empty where it cannot be read."""
+        try:
+            config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        inner = config.get("text_config") if isinstance(config, dict) else None
+        return inner if isinstance(inner, dict) else config if isinstance(config, dict) else {}
+
+    def kv_bytes_per_token(self) -> int | None:
+        """Bytes that one token takes in a 16-bit KV cache; None for a model that does not say it the usual way."""
+        config = self.config()
+        try:
+            heads = int(config.get("num_key_value_heads") or config["num_attention_heads"])
+            size = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+            return 2 * int(config["num_hidden_layers"]) * heads * size * 2
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            return None
+
+    def longest(self) -> int | None:
+        """The context length that the model was made for, in tokens."""
+        length = self.config().get("max_position_embeddings")
+        return length if isinstance(length, int) else None
+
+
+def is_path(model: str) -> bool:
+    """Whether a model's name is meant as a path rather than as a name on the hub."""
+    return model.startswith(("/", "./", "../", "~")) or model.count("/") > 1 or Path(model).is_dir()
+
+
+def hub_cache(environ: Mapping[str, str]) -> Path:
+    """Where huggingface_hub keeps models, by its own rules."""
+    if cache := environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(cache)
+    if home := environ.get("HF_HOME"):
+        return Path(home) / "hub"
+    cache_home = environ.get("XDG_CACHE_HOME") or f"{environ.get('HOME', '/')}/.cache"
+    return Path(cache_home) / "huggingface" / "hub"
+
+
+def find(model: str, environ: Mapping[str, str], values: Mapping[str, str]) -> ModelFiles | None:
+    """The model's files here: its folder, or its snapshot in the hub's cache; None where neither is."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return ModelFiles(folder)
+    cache = Path(values["download-dir"]) if values.get("download-dir") else hub_cache(environ)
+    repository = cache / ("models--" + model.replace("/", "--"))
+    revision = values.get("revision") or "main"
+    try:
+        commit = (repository / "refs" / revision).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        commit = revision
+    snapshot = repository / "snapshots" / commit
+    try:
+        return ModelFiles(snapshot) if (snapshot / "config.json").exists() else None
+    except OSError:
+        return None

@@ -1,0 +1,119 @@
+"""Starts `vllm …` on a CPU so that its processes share one import of PyTorch and vLLM.
+
+Stock vLLM spawns its engine and each worker as a fresh interpreter that imports everything again: three times seven
+seconds of a start. Here everything is imported once; then, while this process has a single thread and holds no
+socket, a fork server is split off, from which vLLM's processes are forked. Each gets the environment of the process
+that asked for it, so that vLLM's binding of OpenMP threads holds: Intel's OpenMP reads it anew after a fork.
+"""
+
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from multiprocessing import context, forkserver, resource_tracker
+from typing import Any
+
+# What the engine and the worker import; the first must come first, as vLLM's own worker says.
+_PRELOAD = (
+    "vllm.v1.worker.cpu.shm",
+    "vllm.entrypoints.cli.main",
+    "vllm.entrypoints.cli.serve",
+    "vllm.entrypoints.launchers.api_server.entry",
+    "vllm.v1.engine.core",
+    "vllm.v1.executor.multiproc_executor",
+    "vllm.v1.worker.cpu_worker",
+    "torch._inductor.compile_fx",
+)
+_REGISTRY = "vllm.model_executor.models.registry"
+# Where vLLM keeps the function that tells how to start a process.
+_STARTERS = (
+    "vllm.utils.system_utils",
+    "vllm.v1.engine.utils",
+    "vllm.v1.engine.coordinator",
+    "vllm.v1.executor.multiproc_executor",
+)
+
+
+class _Process(context.ForkServerProcess):
+    """A forked process that runs in the environment of whoever starts it, not in that of the fork server."""
+
+    _target: Callable[..., object]
+    _args: tuple[object, ...]
+    _kwargs: Mapping[str, object]
+
+    def start(self) -> None:
+        self._args = (dict(os.environ), os.sched_getaffinity(0), self._target, self._args, self._kwargs)
+        self._target, self._kwargs = _run, {}
+        super().start()
+
+
+class _Context(context.ForkServerContext):
+    Process = _Process
+
+
+def _run(
+    environ: Mapping[str, str],
+    cpus: set[int],
+    target: Callable[..., object],
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.sched_setaffinity(0, cpus)  # Intel's OpenMP leaves a forked process on one CPU
+    os.environ.clear()
+    os.environ.update(environ)
+    target(*args, **kwargs)
+
+
+def _split_off_fork_server() -> None:
+    """What `multiprocessing.forkserver` does with a new interpreter, done with a fork of this one."""
+    server: Any = forkserver._forkserver
+    server.ensure_running = lambda: None  # or the engine would start a second one, empty, for its workers
+    resource_tracker.ensure_running()
+    with socket.socket(socket.AF_UNIX) as listener:
+        folder = tempfile.mkdtemp(prefix="berth-")  # for this user alone
+        address = os.path.join(folder, "fork")
+        listener.bind(address)
+        listener.listen()
+        alive_r, alive_w = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(alive_w)
+            _serve_forks(listener.detach(), alive_r)
+        os.close(alive_r)
+    server._forkserver_address, server._forkserver_alive_fd, server._forkserver_pid = address, alive_w, pid
+
+
+def _serve_forks(listener: int, alive: int) -> None:
+    """Never returns: leaves when the last process that could ask for a fork is gone, whatever signal a group gets."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        forkserver.main(listener, alive, [])
+    finally:
+        os._exit(0)
+
+
+def _threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def main() -> None:
+    """Import, split off the fork server, and go on as vLLM's own program: `python -m engine.prefork vllm serve …`."""
+    sys.argv = sys.argv[1:]
+    modules = {name: import_module(name) for name in (*_PRELOAD, *_STARTERS, _REGISTRY)}
+    # A model's class is looked at in a fresh interpreter lest that wake a GPU; a CPU is awake.
+    vars(modules[_REGISTRY])["_run_in_subprocess"] = lambda look: look()
+    if _threads() == 1:  # forking is sound only then; otherwise vLLM spawns as it always does
+        shared = _Context()
+        for name in _STARTERS:
+            vars(modules[name])["get_mp_context"] = lambda: shared
+        _split_off_fork_server()
+    program: Any = modules["vllm.entrypoints.cli.main"]
+    program.main()
+
+
+if __name__ == "__main__":
+    main()
