@@ -14,6 +14,7 @@ from llm_service.errors import Unexpected, openai_body
 _log = logging.getLogger("llm_service.access")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,128}")
 _KEY = "llm_service.exchange"
+_PROBES = ("/health", "/ready")  # asked every few seconds, by machines: their lines would bury the others
 
 
 @dataclass(slots=True)
@@ -71,7 +72,8 @@ class AccessLog:
             error = Unexpected(f"Something went wrong here; the log knows it as {exchange.request_id}.")
             await Writer(noted_send).whole(error.status, openai_body(error), "application/json")
         finally:
-            _log.info("request", extra={"fields": _line(scope, exchange, started_at)})
+            if scope["path"] not in _PROBES or exchange.outcome != "ok":
+                _log.info("request", extra={"fields": _line(scope, exchange, started_at)})
 
 
 def _request_id(scope: Scope) -> str:

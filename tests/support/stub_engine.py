@@ -38,6 +38,7 @@ class Knobs:
     die_after: threading.Event | None = None  # do not die in a stream before a test says so
     split_bytes: bool = False  # send the stream byte by byte
     api_key: str | None = None
+    cookie: str | None = None
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Record:
     path: str
     headers: dict[str, str]
     body: bytes
+    pieces_sent: int = 0
     client_left: bool = False
     answered: bool = False
 
@@ -183,7 +185,7 @@ class StubEngine:
             return _whole(writer, 401, b'{"error":"Unauthorized"}')
         if record.path == "/v1/models":
             listed = [{"id": name, "object": "model", "max_model_len": knobs.window} for name in knobs.models]
-            return _whole(writer, 200, json.dumps({"object": "list", "data": listed}).encode())
+            return _whole(writer, 200, json.dumps({"object": "list", "data": listed}).encode(), cookie=knobs.cookie)
         if record.path != "/v1/chat/completions":
             return _whole(writer, 404, b'{"detail":"Not Found"}')
         return await self._chat(record, writer)
@@ -199,9 +201,9 @@ class StubEngine:
             return _whole(writer, knobs.status, knobs.error_body, knobs.retry_after)
         if not record.json.get("stream"):
             return _whole(writer, 200, knobs.whole_body or _completion("".join(knobs.pieces)))
-        return await self._stream(writer)
+        return await self._stream(record, writer)
 
-    async def _stream(self, writer: asyncio.StreamWriter) -> bool:
+    async def _stream(self, record: Record, writer: asyncio.StreamWriter) -> bool:
         knobs = self.knobs
         writer.write(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -227,6 +229,7 @@ class StubEngine:
             for part in [data[i : i + 1] for i in range(len(data))] if knobs.split_bytes else [data]:
                 _chunk(writer, part)
                 await writer.drain()
+            record.pieces_sent += 1
             await asyncio.sleep(knobs.piece_seconds)
         _chunk(writer, b"data: [DONE]\n\n")
         writer.write(b"0\r\n\r\n")
@@ -234,8 +237,11 @@ class StubEngine:
         return True
 
 
-def _whole(writer: asyncio.StreamWriter, status: int, body: bytes, retry_after: str | None = None) -> bool:
+def _whole(
+    writer: asyncio.StreamWriter, status: int, body: bytes, retry_after: str | None = None, cookie: str | None = None
+) -> bool:
     extra = f"Retry-After: {retry_after}\r\n" if retry_after else ""
+    extra += f"Set-Cookie: {cookie}\r\n" if cookie else ""
     head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{extra}\r\n"
     writer.write(head.encode() + body)
     return True

@@ -119,6 +119,22 @@ def test_requests_fail_and_recover_with_the_engine(open_door: OpenDoor) -> None:
         assert again.chats
 
 
+def test_an_engine_that_comes_back_silent_is_known_to_load(
+    open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_service.health.PROBE_SECONDS", 0.2)
+    engine = StubEngine()
+    engine.listen()
+    door = open_door(engine)
+    door.chat(OPENAI_BODY)
+    engine.kill()
+    assert envelope(door.chat(OPENAI_BODY))["phase"] == "starting"
+    with StubEngine(engine.port) as again:
+        again.knobs.silent = True
+        assert envelope(door.chat(OPENAI_BODY))["phase"] == "loading"
+        assert not again.chats
+
+
 @pytest.mark.parametrize("body", [OPENAI_BODY, STREAM, OPEA_BODY, WHOLE_OPEA])
 def test_an_engine_that_breaks_off_before_it_answers_is_502(door: Door, body: dict[str, Any]) -> None:
     door.engine.knobs.die = "before headers"
@@ -184,6 +200,22 @@ def test_a_stream_longer_than_each_limit_is_not_cut(open_door: OpenDoor) -> None
     door = open_door(LLM_FIRST_BYTE_TIMEOUT_SECONDS="0.5", LLM_IDLE_TIMEOUT_SECONDS="0.5")
     door.engine.knobs.pieces, door.engine.knobs.piece_seconds = ["a"] * 30, 0.03
     assert door.chat(STREAM).content.endswith(b"data: [DONE]\n\n")
+
+
+def test_a_client_that_reads_slowly_is_no_silent_engine(open_door: OpenDoor) -> None:
+    door = open_door(LLM_IDLE_TIMEOUT_SECONDS="0.05")
+    door.engine.knobs.pieces = ["a" * 100_000] * 200
+    seen = [-1] * 10
+
+    def stalled() -> bool:
+        seen.append(door.engine.chats[-1].pieces_sent)
+        return len(set(seen[-10:])) == 1
+
+    with door.client.stream("POST", CHAT, json=STREAM) as reply:
+        wait_until(stalled, 20, "the engine has to wait for the client", interval=0.02)
+        assert seen[-1] < 200
+        text = reply.read()
+    assert text.endswith(b"data: [DONE]\n\n")
 
 
 def test_a_body_over_the_limit_is_413(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:

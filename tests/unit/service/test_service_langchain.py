@@ -62,10 +62,11 @@ def test_the_historical_shapes_hold_too(open_door: OpenDoor) -> None:
 
 
 @pytest.mark.parametrize("body", [OPENAI_BODY, STREAM])
-def test_the_engines_errors_pass_through_without_a_retry(chain: Door, body: dict[str, Any]) -> None:
-    chain.engine.knobs.status, chain.engine.knobs.retry_after = 400, "7"
+@pytest.mark.parametrize("status", [400, 404, 429, 503])
+def test_the_engines_errors_pass_through_without_a_retry(chain: Door, body: dict[str, Any], status: int) -> None:
+    chain.engine.knobs.status, chain.engine.knobs.retry_after = status, "1"
     reply = chain.chat(body)
-    assert (reply.status_code, reply.content) == (400, chain.engine.knobs.error_body)
+    assert (reply.status_code, reply.content) == (status, chain.engine.knobs.error_body)
     assert len(chain.engine.chats) == 1
 
 

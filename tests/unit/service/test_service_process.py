@@ -141,8 +141,12 @@ def test_the_log_has_the_settings_once_and_a_line_for_each_request_but_no_prompt
     body = {**STREAM, "messages": [{"role": "user", "content": "canary-prompt"}]}
     httpx.post(service.url + CHAT, json=body, headers={"Authorization": "Bearer canary-key"}, trust_env=False)
     httpx.post(service.url + CHAT, content=b"canary-body", trust_env=False)
-    wait_until(lambda: len(service.lines("request")) == 2, 10, "both lines are logged", interval=0.02)
-    chat, bad = service.lines("request")
+    for probe in ("/health", "/ready"):
+        httpx.get(service.url + probe, trust_env=False)
+    httpx.get(f"{service.url}/v1/health_check", trust_env=False)
+    wait_until(lambda: len(service.lines("request")) == 3, 10, "the lines are logged", interval=0.02)
+    chat, bad, check = service.lines("request")
+    assert check["path"] == "/v1/health_check"
     assert (chat["status"], chat["outcome"], chat["form"], chat["model"], chat["stream"]) == (
         200,
         "ok",

@@ -162,6 +162,14 @@ def test_the_clients_own_headers_stay_here(open_door: OpenDoor) -> None:
     assert "cookie" not in seen
 
 
+def test_cookies_of_the_engine_are_not_kept(open_door: OpenDoor) -> None:
+    door = open_door()
+    named = open_door(LLM_VLLM_ENDPOINT=f"http://localhost:{door.engine.port}")
+    door.engine.knobs.cookie = "a=b"
+    named.chat({"messages": "Hello"})
+    assert "cookie" not in door.engine.chats[-1].headers
+
+
 def test_a_request_id_that_could_break_a_log_is_replaced(door: Door) -> None:
     assert len(door.chat(OPENAI_BODY, headers={"X-Request-Id": 'a"b c'}).headers["x-request-id"]) == 32
 

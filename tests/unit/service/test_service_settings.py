@@ -36,6 +36,11 @@ def test_quotes_that_docker_run_keeps_are_taken_off(value: str) -> None:
     assert loaded(LLM_USVC_PORT=value).port == 9001
 
 
+@pytest.mark.parametrize("value", ['"a', "'a\"", "a'"])
+def test_a_quote_without_its_pair_is_part_of_the_value(value: str) -> None:
+    assert loaded(LLM_MODEL_NAME=value).model == value
+
+
 @pytest.mark.parametrize("name", ["LLM_VLLM_ENDPOINT", "LLM_MODEL_SERVER_ENDPOINT", "LLM_ENDPOINT"])
 @pytest.mark.parametrize("tail", ["", "/", "/v1", "/v1/"])
 def test_the_endpoint_goes_by_its_old_names_and_with_or_without_v1(name: str, tail: str) -> None:
