@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 from berth.deployment import Deployment
@@ -10,6 +11,7 @@ from berth.errors import BerthError, Exit, Problem, failed
 from berth.host import hub
 from berth.host.installing import reason
 from berth.logfiles import split
+from berth.paths import RUN, shown
 from berth.phases import DOWNLOADING, READY, STARTING, Phase, phase_of
 from berth.preflight import is_local_model
 from berth.progress import Progress
@@ -18,6 +20,7 @@ from berth.runtimes import ENGINE, Runtime
 POLL_S = 0.5
 DOWNLOAD_POLL_S = 2.0
 PROBE_TIMEOUT_S = 5.0
+FAILED_LOG = RUN / "failed-engine.log"
 LOG_END = 400  # lines; three processes write a traceback each when one of them fails
 
 # What the other processes say when one has failed: true, and no help.
@@ -102,7 +105,12 @@ def _gb(count: int) -> str:
 
 def explained(runtime: Runtime, problem: Problem) -> Problem:
     """The problem in the engine's own words: the launcher's refusal, else the last error that vLLM's log holds."""
-    lines = list(runtime.logs(ENGINE, follow=False, tail=LOG_END))
+    lines = list(runtime.logs(ENGINE, follow=False, tail=None))
+    # Kept, because a container's log goes with the container.
+    RUN.mkdir(parents=True, exist_ok=True)
+    FAILED_LOG.write_text("".join(f"{line}\n" for line in lines))
+    problem = replace(problem, hint=f"the whole log: {shown(FAILED_LOG)}")
+    lines = lines[-LOG_END:]
     sentence, hint = reason("\n".join(lines))
     if sentence:
         return Problem(sentence, hint or problem.hint, problem.exit_code)

@@ -1,4 +1,4 @@
-"""Reads the logs of containers through docker-py, on over restarts."""
+"""What containers say of themselves through docker-py: logs (read on over restarts), state, ports."""
 
 import queue
 import threading
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from berth.logfiles import split
+from berth.runtimes import local_url
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -51,3 +52,20 @@ def _read(name: str, find: Find, follow: bool, tail: int | None, lines: Lines) -
         pass
     finally:
         lines.put(None)
+
+
+def published(container: "Container") -> str:
+    """The URL of a container's first published port."""
+    for bindings in container.attrs["NetworkSettings"]["Ports"].values():
+        for binding in bindings or ():
+            return local_url(binding["HostIp"], int(binding["HostPort"]))
+    return ""
+
+
+def described(container: "Container") -> tuple[str, str]:
+    """One word (health where a check gives it, else Docker's state), and what else there is to say."""
+    state = container.attrs["State"]
+    health = state.get("Health", {}).get("Status")
+    restarts = container.attrs["RestartCount"]
+    detail = f"container {container.name}" + (f", {restarts} restarts" if restarts else "")
+    return (health or state["Status"]) if state["Status"] == "running" else state["Status"], detail

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -9,15 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from berth import images, package_sources
-from berth.deployment import Deployment
+from berth import envfiles, images, package_sources
+from berth.deployment import LOCAL, Deployment
 from berth.errors import Exit, Problem, failed
 from berth.host import containers, dockers, hub, machine
 from berth.host.installing import reason
 from berth.paths import ROOT, from_root, in_root, shown
 from berth.phases import STARTING, Phase
 from berth.progress import Progress
-from berth.runtimes import ENGINE, SERVICE, Endpoint, Part, Status, local_url
+from berth.runtimes import ENGINE, SERVICE, Endpoint, Part, Status
 from engine import credentials, names
 from engine.messages import mask
 
@@ -130,19 +131,17 @@ class Runtime:
 
     def stop_commands(self) -> list[str]:
         """`docker compose down`, which keeps volumes."""
-        return [shlex.join(self._down(name)) for name in sorted(self._running_projects())]
+        return [shlex.join(self._down())] if self._containers() else []
 
     def stop(self, progress: Progress) -> bool:
         """Take the project down; the grace time for requests in flight is in the Compose file."""
-        projects = self._running_projects()
-        for project in projects:
-            command = self._down(project)
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-            if done.returncode:
-                raise failed(
-                    f"docker compose could not stop: {_last(done.stderr)}", f"try it yourself: {shlex.join(command)}"
-                )
-        return bool(projects)
+        if not self._containers():
+            return False
+        done = subprocess.run(self._down(), cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            by_hand = f"try it yourself: {shlex.join(self._down())}"
+            raise failed(f"docker compose could not stop: {_last(done.stderr)}", by_hand)
+        return True
 
     def status(self) -> Status:
         """From the containers that carry this checkout's Compose labels."""
@@ -152,7 +151,7 @@ class Runtime:
             return Status(self.name, "stopped")
         environ = dict(line.partition("=")[::2] for line in engine.attrs["Config"]["Env"])
         files = [shown(Path(file)) for file in engine.labels.get(f"{_PROJECT}.environment_file", "").split(",") if file]
-        parts = tuple(Part(name, *_described(found[name])) for name in (ENGINE, SERVICE))
+        parts = tuple(Part(name, *containers.described(found[name])) for name in (ENGINE, SERVICE))
         healthy = all(part.state == "healthy" for part in parts)
         return Status(
             self.name,
@@ -160,16 +159,13 @@ class Runtime:
             environ.get(names.DEVICE) or Path(environ.get("BERTH_DEVICE_ENV", "")).stem,
             environ.get(names.MODEL, ""),
             tuple(files),
-            Endpoint(_published(service), _published(engine)),
+            Endpoint(containers.published(service), containers.published(engine)),
             parts,
             {"project": engine.labels[_PROJECT]},
         )
 
-    def _running_projects(self) -> set[str]:
-        return {container.labels[_PROJECT] for container in self._containers().values()}
-
-    def _down(self, project: str) -> list[str]:
-        return ["docker", "compose", "-p", project, "down"]
+    def _down(self) -> list[str]:
+        return ["docker", "compose", "-p", project_name(), "down"]
 
     def _compose(self, deployment: Deployment) -> list[str]:
         files = [word for file in deployment.files for word in ("--env-file", from_root(file))]
@@ -206,10 +202,11 @@ class Runtime:
         return [images.Image.of(services[name], secrets) for name in (ENGINE, SERVICE)]
 
     def _containers(self) -> dict[str, "Container"]:
-        """This checkout's containers by service name."""
-        found = dockers.client().containers.list(all=True, filters={"label": _FILES}, ignore_removed=True)
+        """This checkout's containers by service name; other projects, and other checkouts, are none of our business."""
+        label = f"{_PROJECT}={project_name()}"
+        found = dockers.client().containers.list(all=True, filters={"label": label}, ignore_removed=True)
         ours = str(ROOT / "compose") + os.sep
-        return {each.labels[_SERVICE]: each for each in found if each.labels[_FILES].startswith(ours)}
+        return {each.labels[_SERVICE]: each for each in found if each.labels.get(_FILES, "").startswith(ours)}
 
     def _container(self, service: str) -> "Container | None":
         return self._containers().get(service)
@@ -224,6 +221,18 @@ class Runtime:
         return "", ""
 
 
+def project_name() -> str:
+    """Compose's project: COMPOSE_PROJECT_NAME of the shell or env/local.env, else the name in compose/base.yaml."""
+    name = "COMPOSE_PROJECT_NAME"
+    if given := os.environ.get(name):
+        return given
+    local = ROOT / LOCAL
+    if local.exists() and (setting := envfiles.read(local, shown(local)).get(name)) and setting.value:
+        return setting.value
+    match = re.search(r"^name: *(\S+)", (ROOT / "compose" / "base.yaml").read_text(), re.MULTILINE)
+    return match[1] if match else "berth"
+
+
 def _cache_path(deployment: Deployment) -> Path | None:
     """BERTH_CACHE where it is a path; Compose takes it relative to compose/. None for a volume."""
     cache = deployment.value("BERTH_CACHE")
@@ -236,19 +245,3 @@ def _local_engine() -> bool:
 
 def _last(text: str) -> str:
     return (text.strip().splitlines() or ["no message"])[-1]
-
-
-def _published(container: "Container") -> str:
-    """The URL of a container's first published port."""
-    for bindings in container.attrs["NetworkSettings"]["Ports"].values():
-        for binding in bindings or ():
-            return local_url(binding["HostIp"], int(binding["HostPort"]))
-    return ""
-
-
-def _described(container: "Container") -> tuple[str, str]:
-    state = container.attrs["State"]
-    health = state.get("Health", {}).get("Status")
-    restarts = container.attrs["RestartCount"]
-    detail = f"container {container.name}" + (f", {restarts} restarts" if restarts else "")
-    return (health or state["Status"]) if state["Status"] == "running" else state["Status"], detail
