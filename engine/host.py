@@ -48,7 +48,7 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
-    """CPUs' worth of time that the CFS quota allows (`docker run --cpus`, Kubernetes `limits.cpu`); None without one."""
+    """CPUs' worth of time that the CFS quota allows (`docker run --cpus`, Kubernetes `limits.cpu`), or None."""
     quotas = []
     for group in _groups("cpu", root):
         limit, _, period = (_text(group / "cpu.max") or "").partition(" ")

@@ -6,7 +6,9 @@ socket, a fork server is split off, from which vLLM's processes are forked. Each
 that asked for it, so that vLLM's binding of OpenMP threads holds: Intel's OpenMP reads it anew after a fork.
 """
 
+import contextlib
 import os
+import re
 import signal
 import socket
 import sys
@@ -65,7 +67,16 @@ def _run(
     os.sched_setaffinity(0, cpus)  # Intel's OpenMP leaves a forked process on one CPU
     os.environ.clear()
     os.environ.update(environ)
+    _bind_first_thread()
     target(*args, **kwargs)
+
+
+def _bind_first_thread() -> None:
+    """In a forked process Intel's OpenMP binds the threads that it starts, but not the one that starts them."""
+    if match := re.search(r"proclist=\[(\d+)", os.environ.get("KMP_AFFINITY", "")):
+        torch: Any = import_module("torch")
+        torch.zeros(1 << 20).add_(1)  # large enough to be shared out, so that the threads start now, unbound
+        os.sched_setaffinity(0, {int(match[1])})
 
 
 def _split_off_fork_server() -> None:
@@ -96,6 +107,13 @@ def _serve_forks(listener: int, alive: int) -> None:
         os._exit(0)
 
 
+def _keep_process_titles() -> None:
+    """setproctitle looks for the argument list beside the first environment, which later processes replace."""
+    with contextlib.suppress(ModuleNotFoundError):
+        title: Any = import_module("setproctitle")
+        title.getproctitle()
+
+
 def _threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
@@ -104,6 +122,7 @@ def main() -> None:
     """Import, split off the fork server, and go on as vLLM's own program: `python -m engine.prefork vllm serve …`."""
     sys.argv = sys.argv[1:]
     modules = {name: import_module(name) for name in (*_PRELOAD, *_STARTERS, _REGISTRY)}
+    _keep_process_titles()
     # A model's class is looked at in a fresh interpreter lest that wake a GPU; a CPU is awake.
     vars(modules[_REGISTRY])["_run_in_subprocess"] = lambda look: look()
     if _threads() == 1:  # forking is sound only then; otherwise vLLM spawns as it always does

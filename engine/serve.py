@@ -58,13 +58,17 @@ def launch(args: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def _catalog(environ: Mapping[str, str]) -> catalog.Catalog:
     """The flags of the vLLM at hand. Raises CatalogError also for a device that has no module."""
-    device = environ.get(names.DEVICE)
-    known = catalog.load(device or next(iter(devices.detect()), None), environ)
-    for name in (known.device, device):
-        if name and name not in devices.names():
-            hint = f"{names.DEVICE} is one of {', '.join(devices.names())}"
-            raise catalog.CatalogError(Problem(f"there is no device {name!r}", hint))
+    wanted = environ.get(names.DEVICE)
+    _must_exist(wanted)
+    known = catalog.load(wanted or next(iter(devices.detect()), None), environ)
+    _must_exist(known.device)
     return known
+
+
+def _must_exist(device: str | None) -> None:
+    if device and device not in devices.names():
+        hint = f"{names.DEVICE} is one of {', '.join(devices.names())}"
+        raise catalog.CatalogError(Problem(f"there is no device {device!r}", hint))
 
 
 def _settle(environ: Mapping[str, str], reading: settings.Reading) -> tuple[list[Decision], list[Problem]]:

@@ -53,7 +53,7 @@ def preflight(situation: Situation) -> list[Problem]:
     needed = weights + cpu_memory.HEADROOM + cpu_memory.SMALLEST
     return [
         Problem(
-            f"weights and KV cache need {cpu_memory.gib(needed)} GiB of memory; {cpu_memory.gib(available)} GiB is free",
+            f"{cpu_memory.gib(needed)} GiB of memory is needed, and {cpu_memory.gib(available)} GiB is free",
             "raise the memory limit, stop other programs, or serve a smaller model",
         )
     ]
