@@ -1,7 +1,9 @@
 """CPU: any x86-64 or ARM machine."""
 
 import platform
+import shutil
 import sys
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -72,7 +74,26 @@ def tune(situation: Situation) -> list[Decision]:
         for name, (value, why) in _CONSTANTS.items()
         if name not in situation.environ
     ]
-    return [*constants, *_threads(situation), *_kv_cache(situation), *_preload(situation)]
+    return [*constants, *_threads(situation), *_kv_cache(situation), *_preload(situation), *_compiler(situation)]
+
+
+def _compiler(situation: Situation) -> list[Decision]:
+    """Without a C++ compiler or Python's headers vLLM dies when it compiles a model; uncompiled it serves, slower."""
+    said = {"enforce-eager", "optimization-level", "compilation-config"} & situation.values.keys()
+    missing = [
+        name
+        for name, found in (
+            ("a C++ compiler", shutil.which(situation.environ.get("CXX") or "g++")),
+            ("Python's headers", Path(sysconfig.get_path("include"), "Python.h").is_file()),
+        )
+        if not found
+    ]
+    if said or not missing:
+        return []
+    why = (
+        f"{' and '.join(missing)} not found, so the model cannot be compiled; faster with g++ and python3-dev installed"
+    )
+    return [Decision("--enforce-eager", why, args=("--enforce-eager",))]
 
 
 def _ranks(situation: Situation) -> int:

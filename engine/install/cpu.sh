@@ -87,12 +87,13 @@ install_vllm() {
     name_as_vllm
 }
 
-# A server imports these and compiles its model with Inductor: prove both now rather than at the first start.
+# A server imports these and compiles its model with Inductor: prove both now rather than at the first start. Without a
+# C++ compiler and Python's headers the launcher has vLLM serve uncompiled.
 canary() {
     local scratch
     scratch=$(mktemp -d)
     (cd "$scratch" && TORCHINDUCTOR_CACHE_DIR=$scratch VLLM_LOGGING_LEVEL=ERROR "$venv/bin/python" -P - "$version") <<'PYTHON'
-import sys
+import os, pathlib, shutil, sys, sysconfig
 
 import cv2, PIL.Image, torch, torchvision.transforms.v2, transformers, vllm, vllm._custom_ops, xgrammar
 from vllm.platforms import current_platform
@@ -100,8 +101,10 @@ from vllm.platforms import current_platform
 assert current_platform.is_cpu(), f"vLLM sees the platform {current_platform}"
 assert vllm.__version__.startswith(sys.argv[1]), vllm.__version__
 assert hasattr(torch.ops._C, "silu_and_mul"), "vLLM's kernels did not load"
+can_compile = shutil.which(os.environ.get("CXX") or "g++") and pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file()
 x = torch.randn(64, 64)
-torch.testing.assert_close(torch.compile(lambda t: (t @ t).softmax(-1) * 2)(x), (x @ x).softmax(-1) * 2)
+if can_compile:
+    torch.testing.assert_close(torch.compile(lambda t: (t @ t).softmax(-1) * 2)(x), (x @ x).softmax(-1) * 2)
 print(f"vLLM {vllm.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 PYTHON
     rm -rf "$scratch"
