@@ -3,7 +3,10 @@
 import base64
 import binascii
 import json
+import re
 from typing import Any
+
+NAME_LENGTH = 60
 
 
 class BuildLog:
@@ -45,7 +48,7 @@ class BuildLog:
         return lines
 
     def _vertex(self, vertex: dict[str, Any]) -> None:
-        digest, name = vertex["digest"], vertex.get("name", "")
+        digest, name = vertex["digest"], _short(vertex.get("name", ""))
         if digest not in self._names:
             self._new.append(f"== {name}")
         self._names[digest] = name
@@ -67,3 +70,9 @@ class BuildLog:
         self._new += lines
         if lines:
             self._last_output[log["vertex"]] = lines[-1]
+
+
+def _short(name: str) -> str:
+    """A step's name on one line: a RUN with mounts is a paragraph."""
+    line = " ".join(re.sub(r"--mount=\S+", "", name).split())
+    return line if len(line) <= NAME_LENGTH else f"{line[: NAME_LENGTH - 1]}…"

@@ -93,12 +93,18 @@ def _machine() -> Iterator[Finding]:
     )
     if deployment:
         for name, port in (("LLM_USVC_PORT", deployment.service_port), ("LLM_VLLM_PORT", deployment.engine_port)):
-            holder = None if ports.is_free("127.0.0.1", port) else ports.holder(port)
-            who = f"held by {holder.name}" if holder else "in use"
-            free_port = ports.is_free("127.0.0.1", port)
-            yield Finding(
-                "machine", f"port {port} free", free_port, "yes" if free_port else who, f"set {name} to another port"
-            )
+            yield _port(name, port)
+
+
+def _port(name: str, port: int) -> Finding:
+    free = ports.is_free("127.0.0.1", port)
+    holder = None if free else ports.holder(port)
+    current = runtimes.running() if not free else None
+    endpoint = current.status().endpoint if current else None
+    if endpoint and any(url.endswith(f":{port}") for url in (endpoint.service, endpoint.engine)):
+        return Finding("machine", f"port {port} free", True, "held by Berth, which runs here")
+    who = "yes" if free else f"held by {holder.name}" if holder else "in use"
+    return Finding("machine", f"port {port} free", free, who, f"set {name} to another port")
 
 
 def _any_deployment() -> Deployment | None:

@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from berth.phases import Phase
+from berth.phases import READY, Phase
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -86,5 +86,7 @@ class Progress:
         if self._bars and self._phase and self._task is not None:
             self._bars.remove_task(self._task)
             self._task = None
+            if self._phase.name == READY:
+                return
             took = time.monotonic() - self._began
             self._bars.console.print(f"berth: {self._phase.name}: {took:.0f} s", markup=False, highlight=False)

@@ -1,5 +1,6 @@
 """A copy of the checkout in a folder of its own, so that tests share neither state nor ports with anything."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -111,19 +112,22 @@ def copy(target: Path) -> Path:
     return target
 
 
-@pytest.fixture
-def kit(tmp_path: Path) -> Iterator[Kit]:
-    """A copy whose engine is the stub; it must leave nothing running."""
+def make(tmp_path: Path, engine: Path | None) -> Kit:
+    """A copy with free ports, whose engine is the environment `engine`, or the stub where that is None."""
     root = copy(tmp_path / "kit")
-    python = root / ".berth/engine-cpu/bin/python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f"#!{sys.executable}\n" + Path(__file__).with_name("fake_engine.py").read_text())
-    python.chmod(0o755)
+    place = root / ".berth/engine-cpu"
+    if engine:
+        place.parent.mkdir()
+        place.symlink_to(engine)
+    else:
+        python = place / "bin/python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f"#!{sys.executable}\n" + Path(__file__).with_name("fake_engine.py").read_text())
+        python.chmod(0o755)
     (root / "engine/install/cpu.sh").write_text("#!/usr/bin/env bash\necho installed\n")
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("LLM_", "VLLM_", "BERTH_", "HF_"))
-    }
-    made = Kit(
+    ours = ("LLM_", "VLLM_", "BERTH_", "HF_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return Kit(
         root,
         {
             **kept,
@@ -135,14 +139,25 @@ def kit(tmp_path: Path) -> Iterator[Kit]:
             "DOCKER_HOST": f"unix://{tmp_path}/no-docker.sock",
         },
     )
-    yield made
+
+
+def end(made: Kit) -> None:
+    """Kill what a test left, so that the next one does not suffer."""
     for process in made.running:
         process.kill()
         process.wait()
-    left = made.processes()
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
+    for pid in made.processes():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     wait_until(made.gone, 10, "the end of this test's processes")
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Iterator[Kit]:
+    """A copy whose engine is the stub."""
+    made = make(tmp_path, engine=None)
+    yield made
+    end(made)
 
 
 def get(url: str) -> tuple[int, Any]:
