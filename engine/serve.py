@@ -96,7 +96,7 @@ def _become(
     if mode is not None:
         changed = [f"{name}={value}" for name, value in sorted(environ.items()) if before.get(name) != value]
         words = ["env", *changed, *argv] if changed else list(argv)
-        sys.stdout.write(mask(shlex.join(words), secrets) + "\n")
+        sys.stdout.write(shlex.join(mask(word, secrets) for word in words) + "\n")
         return Exit.OK
     try:
         os.execvpe(argv[0], list(argv), dict(environ))
