@@ -24,12 +24,16 @@ and_also=(
 
 # A folder of wheels may serve several devices, and to a resolver 2.13.0+cpu is the best 2.13.0.
 leave_out_cpu_wheels() {
-    local given=${UV_FIND_LINKS:-}
-    compgen -G "$given/*+cpu*.whl" >/dev/null || return 0
-    UV_FIND_LINKS=$venv/wheels
-    export UV_FIND_LINKS
-    mkdir -p "$UV_FIND_LINKS"
-    find "$given" -maxdepth 1 -name '*.whl' -not -name '*+cpu*' -exec ln -sf {} "$UV_FIND_LINKS" \;
+    local place places=$venv/wheels
+    mkdir -p "$venv/wheels"
+    for place in ${UV_FIND_LINKS//,/ }; do
+        if [ -d "$place" ]; then
+            find "$(realpath "$place")" -maxdepth 1 -name '*.whl' -not -name '*+cpu*' -exec ln -sf {} "$venv/wheels" \;
+        else
+            places+=,$place
+        fi
+    done
+    export UV_FIND_LINKS=$places
 }
 
 install_vllm() {
@@ -90,7 +94,7 @@ CUDA
 
 mkdir -p "$(dirname "$venv")"
 [ -x "$venv/bin/python" ] || "$uv" venv --quiet --python '>=3.11' "$venv"
-leave_out_cpu_wheels
+if [ -n "${UV_FIND_LINKS:-}" ]; then leave_out_cpu_wheels; fi
 install_vllm
 lay_out_toolkit
 fetch_kernels

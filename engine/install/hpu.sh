@@ -35,8 +35,11 @@ PYTHON
 
 # plugin_source DIRECTORY: unpack the plugin's release into DIRECTORY. Releases of both projects carry the same number.
 plugin_source() {
-    local given address=https://github.com/vllm-project/vllm-gaudi/archive/refs/tags/v$version.tar.gz
-    given=$(compgen -G "${UV_FIND_LINKS:-/nonexistent}/vllm?gaudi-$version*.tar.gz" | head -n 1 || true)
+    local given="" address=https://github.com/vllm-project/vllm-gaudi/archive/refs/tags/v$version.tar.gz
+    if [ -n "${UV_FIND_LINKS:-}" ]; then
+        # shellcheck disable=SC2086 # several folders are separated by commas
+        given=$(find ${UV_FIND_LINKS//,/ } -maxdepth 1 -name "vllm?gaudi-$version*.tar.gz" 2>/dev/null | head -n 1 || true)
+    fi
     mkdir -p "$1"
     if [ -n "$given" ]; then cat "$given"; else download "$address"; fi | tar -xz --strip-components=1 -C "$1" ||
         fail 3 "vllm-gaudi $version cannot be had from ${given:-$address}" \
@@ -50,7 +53,8 @@ install_vllm() {
     say "installing vLLM $version without kernels of its own"
     # Both build with what is here, since their build requirements name a torch that is not Gaudi's.
     pip_install 'setuptools>=77.0.3,<80' 'setuptools-scm>=8' 'setuptools-rust>=1.9' 'packaging>=24.2' wheel jinja2 cmake ninja
-    VLLM_TARGET_DEVICE=empty pip_install --no-build-isolation --no-binary vllm "vllm==$version"
+    # Left alone, the build would call itself $version+empty, which pip refuses as another version than the one asked for.
+    VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=$version pip_install --no-build-isolation --no-binary vllm "vllm==$version"
     say "installing vllm-gaudi $version"
     SETUPTOOLS_SCM_PRETEND_VERSION=$version VLLM_TARGET_DEVICE=hpu pip_install --no-build-isolation "$source"
     # What the calibration scripts for FP8 import, and the scripts themselves.
