@@ -38,8 +38,9 @@ def main() -> int:
         listener = _listener(settings)
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
+        reason = str(error.strerror).split(" (")[0]  # the rest repeats the address
         _complain(
-            f"Cannot listen on {settings.host} port {settings.port}: {os.strerror(error.errno or 0)}.",
+            f"Cannot listen on {settings.host} port {settings.port}: {reason}.",
             "Stop what holds the port, or set LLM_USVC_PORT." if taken else "Check LLM_USVC_HOST and LLM_USVC_PORT.",
         )
         return 1

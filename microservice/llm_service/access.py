@@ -14,6 +14,7 @@ from llm_service.errors import Unexpected, openai_body
 _log = logging.getLogger("llm_service.access")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,128}")
 _KEY = "llm_service.exchange"
+LONGEST_LOGGED = 128  # characters of what a client chose: a path, a model's name
 _PROBES = ("/health", "/ready")  # asked every few seconds, by machines: their lines would bury the others
 
 
@@ -88,7 +89,7 @@ def _line(scope: Scope, exchange: Exchange, started_at: float) -> dict[str, obje
     line: dict[str, object] = {
         "request_id": exchange.request_id,
         "method": scope["method"],
-        "path": scope["path"],
+        "path": scope["path"][:LONGEST_LOGGED],
         "status": exchange.status,
         "outcome": exchange.outcome,
         "form": exchange.form,

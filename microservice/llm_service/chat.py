@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from starlette.types import Receive, Scope, Send
 
 from llm_service import dialects
-from llm_service.access import Exchange, exchange_of
+from llm_service.access import LONGEST_LOGGED, Exchange, exchange_of
 from llm_service.asgi import Header, Writer, finish_or_leave, read_body
 from llm_service.dialects import Call, Form
 from llm_service.errors import (
@@ -16,6 +16,7 @@ from llm_service.errors import (
     ServiceError,
     ShuttingDown,
     opea_body,
+    opea_sentence,
     opea_status,
     openai_body,
 )
@@ -60,9 +61,10 @@ class ChatEndpoint:
         call = dialects.parse(form, fields, raw, disable_streaming=self._settings.disable_streaming)
         exchange.stream = call.stream
         models = await self._watch.ready_models()
-        exchange.model = call.model or self._default_model(models)
-        window = next((model.window for model in models if model.name == exchange.model), None)
-        body = call.engine_body(exchange.model, window)
+        name = call.model or self._default_model(models)
+        exchange.model = name[:LONGEST_LOGGED]
+        window = next((model.window for model in models if model.name == name), None)
+        body = call.engine_body(name, window)
         try:
             await self._relay(call, body, exchange, writer)
         except (EngineNotReady, EngineLost, EngineTimeout):
@@ -136,7 +138,7 @@ class ChatEndpoint:
             raise EngineLost(f"The engine answered with status {reply.status} and no reason.")
         headers = [(b"retry-after", reply.retry_after.encode())] if reply.retry_after else []
         if call.form is Form.OPEA:
-            await writer.whole(reply.status, opea_body(_Passed(message)), _JSON, headers)
+            await writer.whole(reply.status, opea_sentence(message), _JSON, headers)
         else:
             await writer.whole(reply.status, body, reply.content_type, headers)
 
@@ -152,13 +154,6 @@ class ChatEndpoint:
             await writer.whole(opea_status(error), opea_body(error), _JSON, headers)
         else:
             await writer.whole(error.status, openai_body(error), _JSON, headers)
-
-
-class _Passed(ServiceError):
-    """A sentence of the engine's, passed on with the engine's own status."""
-
-    status = 0
-    kind = "EngineError"
 
 
 def _notes(call: Call) -> list[Header]:

@@ -115,4 +115,9 @@ def opea_body(error: ServiceError) -> bytes:
     if isinstance(error, BadRequest):
         place = ["body", error.param] if error.param else ["body"]
         return orjson.dumps({"detail": [{"type": "value_error", "loc": place, "msg": error.message}]})
-    return orjson.dumps({"detail": error.message})
+    return opea_sentence(error.message)
+
+
+def opea_sentence(message: str) -> bytes:
+    """Return one sentence, of ours or of the engine, as OPEA's clients read it."""
+    return orjson.dumps({"detail": message})

@@ -1,6 +1,7 @@
 """The service in a thread of its own, next to a stub engine, and a client that speaks HTTP to it."""
 
 import asyncio
+import json
 import socket
 import threading
 from dataclasses import dataclass, field
@@ -59,3 +60,12 @@ class Door:
         if isinstance(body, bytes):
             return self.client.post(CHAT, content=body, **options)
         return self.client.post(CHAT, json=body, **options)
+
+    def begin(self, body: Any) -> socket.socket:
+        """Send a chat request and hand over its connection, once the engine has the request."""
+        raw = json.dumps(body).encode()
+        before = len(self.engine.chats)
+        client = socket.create_connection(("127.0.0.1", self.service.port), timeout=20)
+        client.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(raw)}\r\n\r\n".encode() + raw)
+        wait_until(lambda: len(self.engine.chats) > before, 20, "the engine gets the request", interval=0.005)
+        return client

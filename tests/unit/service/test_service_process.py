@@ -91,6 +91,14 @@ def test_a_port_in_use_ends_with_1_and_a_sentence() -> None:
     ]
 
 
+def test_an_address_that_is_not_this_machines_ends_with_1_and_a_sentence() -> None:
+    for host in ("no-such-host.invalid", "192.0.2.1"):
+        code, text = refused(LLM_USVC_HOST=host)
+        assert code == 1
+        assert text.startswith(f"berth: error: Cannot listen on {host} port 0: ")
+        assert text.endswith("berth: hint: Check LLM_USVC_HOST and LLM_USVC_PORT.\n")
+
+
 def test_the_missing_extra_ends_with_3_and_the_remedy(tmp_path: Path) -> None:
     hide = (
         "import runpy, sys; sys.modules['langchain_openai'] = None\n"

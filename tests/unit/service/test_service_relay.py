@@ -174,13 +174,6 @@ def test_a_request_id_that_could_break_a_log_is_replaced(door: Door) -> None:
     assert len(door.chat(OPENAI_BODY, headers={"X-Request-Id": 'a"b c'}).headers["x-request-id"]) == 32
 
 
-def start_request(door: Door, body: dict[str, Any]) -> socket.socket:
-    raw = json.dumps(body).encode()
-    client = socket.create_connection(("127.0.0.1", door.service.port), timeout=20)
-    client.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(raw)}\r\n\r\n".encode() + raw)
-    return client
-
-
 @pytest.mark.parametrize("body", [{**OPENAI_BODY, "stream": True}, OPENAI_BODY, OPEA_BODY, {"messages": "a"}])
 @pytest.mark.parametrize("phase", ["before headers", "after headers", "after first piece"])
 def test_a_client_that_leaves_ends_the_generation(door: Door, body: dict[str, Any], phase: str) -> None:
@@ -188,8 +181,7 @@ def test_a_client_that_leaves_ends_the_generation(door: Door, body: dict[str, An
     if not streams and phase != "before headers":
         phase = "before headers"
     door.engine.knobs.hold = phase
-    client = start_request(door, body)
-    wait_until(lambda: door.engine.chats, 10, "the engine gets the request", interval=0.005)
+    client = door.begin(body)
     if phase == "after first piece":
         assert client.recv(100).startswith(b"HTTP/1.1 200")
     client.close()
