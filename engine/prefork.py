@@ -18,6 +18,8 @@ from importlib import import_module
 from multiprocessing import context, forkserver, resource_tracker
 from typing import Any
 
+from engine import inductor
+
 # What the engine and the worker import; the first must come first, as vLLM's own worker says.
 _PRELOAD = (
     "vllm.v1.worker.cpu.shm",
@@ -121,6 +123,7 @@ def _threads() -> int:
 def main() -> None:
     """Import, split off the fork server, and go on as vLLM's own program: `python -m engine.prefork vllm serve …`."""
     sys.argv = sys.argv[1:]
+    inductor.hand_out_answers(os.environ)
     modules = {name: import_module(name) for name in (*_PRELOAD, *_STARTERS, _REGISTRY)}
     _keep_process_titles()
     # A model's class is looked at in a fresh interpreter lest that wake a GPU; a CPU is awake.

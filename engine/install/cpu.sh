@@ -110,6 +110,22 @@ PYTHON
     rm -rf "$scratch"
 }
 
+# What engine/inductor.py hands out: whether this compiler can build for each instruction set, whatever this machine has.
+ask_compiler() {
+    rm -rf "$venv/share/berth/inductor"
+    TORCHINDUCTOR_CACHE_DIR=$venv/share/berth/inductor "$venv/bin/python" -P - <<'PYTHON'
+import platform
+
+from torch._inductor import cpu_vec_isa
+
+x86 = platform.machine() in ("x86_64", "AMD64")
+known = [isa for isa in cpu_vec_isa.supported_vec_isa_list if "avx" in str(isa)] if x86 else cpu_vec_isa.valid_vec_isa_list()
+for isa in known:
+    bool(isa)
+PYTHON
+    rm -rf "$venv/share/berth/inductor/locks"
+}
+
 mkdir -p "$(dirname "$venv")"
 [ -x "$venv/bin/python" ] || "$uv" venv --quiet --python '>=3.11' "$venv"
 install_vllm
@@ -117,4 +133,5 @@ repair_torchvision
 rm "$venv/overrides.txt"
 if [ -n "$prune" ]; then prune_listed "$install/cpu.prune"; fi
 canary
+ask_compiler
 finish cpu "$version"

@@ -1,4 +1,4 @@
-"""Completes an engine environment: run it with the environment's own Python, `python -P engine/install/finish.py DEVICE`.
+"""Completes an engine environment: its own Python runs `python -P engine/install/finish.py DEVICE`.
 
 It makes package `engine` importable, writes the catalog of vLLM's settings (which imports vLLM, so a broken environment
 fails here), and lists the licence of every installed package.
@@ -16,7 +16,8 @@ KIT = Path(__file__).resolve().parents[2]
 def licence(package: Distribution) -> str:
     """What the package's own metadata says: an SPDX expression, else the short field, else its classifiers."""
     meta = package.metadata
-    stated = meta.get("License-Expression") or meta.get("License") or ""
+    fields = (*(meta.get_all("License-Expression") or []), *(meta.get_all("License") or []))
+    stated: str = fields[0] if fields else ""
     if not stated.strip() or "\n" in stated:
         stated = ", ".join(c.split(" :: ")[-1] for c in meta.get_all("Classifier", []) if c.startswith("License"))
     return stated or "see the package's own files"
