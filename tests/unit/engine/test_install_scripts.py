@@ -1,4 +1,4 @@
-"""What engine/install/<device>.sh says when it is called wrongly, or where something is missing. It installs nothing."""
+"""What engine/install/<device>.sh says when it is called wrongly, or where something is missing."""
 
 import shutil
 import subprocess
