@@ -115,8 +115,8 @@ def start(deployment: Deployment, runtime: Runtime, progress: Progress, attached
     """Start and wait. Whatever ends this early, Ctrl-C too, stops what was started."""
     service = local_url(deployment.address, deployment.service_port)
     endpoint = Endpoint(service, local_url("127.0.0.1", deployment.engine_port))
+    runtime.start(deployment, progress, attached)
     try:
-        runtime.start(deployment, progress, attached)
         models = waiting.until_ready(runtime, deployment, service, progress, timeout_s)
     except BaseException:
         runtime.stop(progress)

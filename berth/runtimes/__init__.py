@@ -69,7 +69,10 @@ class Runtime(Protocol):
         """What the deployment comes to in this runtime's own form: a Compose model, a launcher command."""
 
     def start(self, deployment: Deployment, progress: Progress, attached: bool) -> None:
-        """Start and return; `attached` ties what was started to the life of this process. Raises BerthError."""
+        """Start and return; `attached` ties what was started to the life of this process.
+
+        Whatever ends it early, a BerthError or Ctrl-C, leaves nothing of it running.
+        """
 
     def failure(self) -> Problem | None:
         """Why what was started will never be ready, or None while it still may."""

@@ -78,15 +78,17 @@ class Runtime:
         images.provide(self.images_of(deployment), progress)
         progress.show(Phase(STARTING))
         command = [*self._compose(deployment), "up", "--detach", "--no-build"]
-        done = subprocess.run(command, cwd=ROOT, env=self._environ(deployment), capture_output=True, text=True)
-        if done.returncode:
-            sentence, hint = self._refusal()
+        try:
+            done = subprocess.run(command, cwd=ROOT, env=self._environ(deployment), capture_output=True, text=True)
+            if done.returncode:
+                sentence, hint = self._refusal()
+                if sentence:
+                    raise failed(sentence, hint, Exit.BAD_SETTING)
+                by_hand = f"try it yourself: {shlex.join(command)}"
+                raise failed(f"docker compose could not start: {_last(done.stderr)}", by_hand)
+        except BaseException:
             self.stop(progress)
-            if sentence:
-                raise failed(sentence, hint, Exit.BAD_SETTING)
-            raise failed(
-                f"docker compose could not start: {_last(done.stderr)}", f"try it yourself: {shlex.join(command)}"
-            )
+            raise
 
     def failure(self) -> Problem | None:
         """An engine that ended before it was ready; Compose would start it again and again."""

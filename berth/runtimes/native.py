@@ -14,7 +14,7 @@ from typing import Any
 
 from berth import children, logfiles, processplan
 from berth.deployment import Deployment
-from berth.errors import BerthError, Exit, Problem, failed
+from berth.errors import Exit, Problem, failed
 from berth.host import hub, machine, processes
 from berth.host.installing import engine_directory, install_command, install_engine
 from berth.paths import RUN, shown
@@ -24,6 +24,7 @@ from engine import catalog, credentials, names, settings
 from engine.messages import mask
 
 LOCK, PLAN, STATE_FILE = RUN / "lock", RUN / "plan.json", RUN / "state.json"
+SUPERVISOR_LOG = RUN / "supervisor.log"
 STARTING_S = 15  # for the supervisor to take its lock
 LEFTOVERS_GRACE_S = 10
 
@@ -75,34 +76,44 @@ class Runtime:
         return "\n".join([*decisions, mask(shlex.join(command.argv), secrets)])
 
     def start(self, deployment: Deployment, progress: Progress, attached: bool) -> None:
-        """Install vLLM if need be, then start the supervisor. Raises BerthError."""
-        self._end_leftovers()
-        install_engine(deployment.device, deployment.environ, progress)
-        RUN.mkdir(parents=True, exist_ok=True)
-        for part in (ENGINE, SERVICE):
-            log = RUN / f"{part}.log"
-            if log.exists():
-                log.replace(RUN / f"{part}.log.1")
-        PLAN.write_text(json.dumps(processplan.plan(deployment), indent=1))
-        STATE_FILE.unlink(missing_ok=True)
+        """Install vLLM if need be, then start the supervisor. Raises BerthError, with nothing left running."""
+        with processes.exclusive(RUN / "starting"):  # of two at once, the second finds the first one running
+            self._end_leftovers()
+            install_engine(deployment.device, deployment.environ, progress)
+            for part in (ENGINE, SERVICE):
+                log = RUN / f"{part}.log"
+                if log.exists():
+                    log.replace(RUN / f"{part}.log.1")
+            PLAN.write_text(json.dumps(processplan.plan(deployment), indent=1))
+            STATE_FILE.unlink(missing_ok=True)
+            try:
+                self._supervisor = self._launch(deployment, attached)
+                self._await_state(self._supervisor)
+            except BaseException:
+                self.stop(progress)
+                raise
+
+    def _launch(self, deployment: Deployment, attached: bool) -> "subprocess.Popen[bytes]":
         parent = os.getpid()
-        with open(RUN / "supervisor.log", "wb") as log_file:
-            self._supervisor = subprocess.Popen(
+        with open(SUPERVISOR_LOG, "wb") as log:
+            return subprocess.Popen(
                 [sys.executable, "-P", "-m", "berth.supervisor", str(PLAN)],
                 env=processplan.environ(deployment),
                 stdin=subprocess.DEVNULL,
-                stdout=log_file,
-                stderr=log_file,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,
                 preexec_fn=(lambda: children.die_with_parent(parent)) if attached else None,
             )
+
+    def _await_state(self, supervisor: "subprocess.Popen[bytes]") -> None:
         deadline = time.monotonic() + STARTING_S
         while not STATE_FILE.exists():
-            if self._supervisor.poll() is not None or time.monotonic() > deadline:
-                said = (RUN / "supervisor.log").read_text(errors="replace").strip().splitlines()
+            if supervisor.poll() is not None or time.monotonic() > deadline:
+                said = SUPERVISOR_LOG.read_text(errors="replace").strip().splitlines()
                 raise failed(
                     "the supervisor did not start" + (f": {said[-1]}" if said else ""),
-                    f"see {shown(RUN / 'supervisor.log')}; scripts/berth status says what runs",
+                    f"see {shown(SUPERVISOR_LOG)}; scripts/berth status says what runs",
                 )
             time.sleep(0.05)
 
@@ -112,7 +123,7 @@ class Runtime:
         if state.get("state") == "failed":
             return Problem(state["reason"], "the whole log: scripts/berth logs engine", Exit(state["exit_code"]))
         if not processes.is_held(LOCK):
-            return Problem("the supervisor is gone", f"see {shown(RUN / 'supervisor.log')}")
+            return Problem("the supervisor is gone", f"see {shown(SUPERVISOR_LOG)}")
         return None
 
     def downloaded(self, deployment: Deployment) -> int | None:
@@ -175,7 +186,7 @@ class Runtime:
     def _end_leftovers(self) -> bool:
         """End children whose supervisor was killed, if they have not noticed themselves."""
         if processes.is_held(LOCK):
-            raise BerthError(Problem("Berth is already running here", "stop it with: scripts/berth down"))
+            raise failed("Berth is already running here", "stop it with: scripts/berth down")
         state = self._state()
         if state.get("boot") != processes.boot():
             return False

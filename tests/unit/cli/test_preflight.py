@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -151,3 +152,14 @@ def test_a_model_that_the_hub_does_not_show_is_bad_usage(resolve: Resolve, hub_a
 @pytest.mark.parametrize("address", ["not a url", "http://", "http://127.0.0.1:x", "ftp://x", "\x00"])
 def test_no_hub_address_whatsoever_gets_a_traceback(address: str) -> None:
     assert not hub.ask("a/b", {"HF_ENDPOINT": address}).reachable
+
+
+def test_a_cache_that_cannot_be_written_is_said_before_the_download(resolve: Resolve, root: Path) -> None:
+    from berth.runtimes.native import Runtime
+
+    (root / "file").touch()
+    asked = resolve("env/cpu.env", shell=shell(BERTH_CACHE=str(root / "file/cache")))
+    (problem,) = Runtime().problems(asked)
+    assert f"{root}/file/cache/hub is not writable" in problem.sentence
+    assert "BERTH_CACHE" in problem.hint
+    assert Runtime().problems(resolve("env/cpu.env", shell=shell(BERTH_CACHE=str(root / "new/cache")))) == []
