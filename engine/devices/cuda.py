@@ -20,6 +20,18 @@ ONLY_VALUES: Mapping[tuple[str, str], str] = {}
 # CUDA 13, which vLLM's wheels are built for since 0.21, needs this driver branch or newer (CUDA 13.0 release notes).
 MINIMUM_DRIVER = 580
 
+# Libraries that compile kernels at start, each with a cache of its own.
+_CACHES = {
+    "CUDA_CACHE_PATH": "cuda",
+    "FLASHINFER_WORKSPACE_BASE": "flashinfer",
+    "HUMMING_CACHE_DIR": "humming",
+    "MINFER_FMHA_CACHE_DIR": "fmha",
+    "QUACK_CACHE_DIR": "quack",
+    "TILELANG_CACHE_DIR": "tilelang",
+    "TVM_FFI_CACHE_DIR": "tvm-ffi",
+    "XDG_CACHE_HOME": "other",
+}
+
 _DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 _GPUS = Path("/proc/driver/nvidia/gpus")
 
@@ -82,8 +94,15 @@ def driver_branch() -> int | None:
 
 
 def tune(situation: Situation, toolkit: Path = Path(sys.prefix) / "cuda") -> list[Decision]:
-    """Kernels are compiled at start by the toolkit that was installed for them, not by whichever the machine has."""
-    if "CUDA_HOME" in situation.environ or not toolkit.exists():
-        return []
-    why = "the compiler of the CUDA release that this PyTorch is built for"
-    return [Decision(f"CUDA_HOME={toolkit}", why, {"CUDA_HOME": str(toolkit)})]
+    """Which compiler builds kernels at start, and where they are kept."""
+    decisions = []
+    # Of several compilers on a machine only one fits PyTorch's headers.
+    if "CUDA_HOME" not in situation.environ and toolkit.exists():
+        why = "the compiler of the CUDA release that this PyTorch is built for"
+        decisions.append(Decision(f"CUDA_HOME={toolkit}", why, {"CUDA_HOME": str(toolkit)}))
+    if root := situation.environ.get("VLLM_CACHE_ROOT"):
+        places = {name: f"{root}/{place}" for name, place in _CACHES.items() if name not in situation.environ}
+        if places:
+            why = "kernels that libraries compile are kept with vLLM's own, not in the home folder"
+            decisions.append(Decision(f"{len(places)} more caches below {root}", why, places))
+    return decisions

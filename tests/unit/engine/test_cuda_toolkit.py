@@ -1,4 +1,4 @@
-"""Which compiler builds kernels on CUDA."""
+"""Which compiler builds kernels on CUDA, and where they are kept."""
 
 from pathlib import Path
 
@@ -21,3 +21,9 @@ def test_a_toolkit_that_the_user_names_is_kept(tmp_path: Path) -> None:
 
 def test_an_installation_without_a_toolkit_leaves_the_choice_to_vllm(tmp_path: Path) -> None:
     assert cuda.tune(situation(), tmp_path / "none") == []
+
+
+def test_libraries_keep_their_kernels_below_vllms_cache(tmp_path: Path) -> None:
+    (decision,) = cuda.tune(situation(VLLM_CACHE_ROOT="/cache/vllm", QUACK_CACHE_DIR="/mine"), tmp_path / "none")
+    assert decision.environ["FLASHINFER_WORKSPACE_BASE"] == "/cache/vllm/flashinfer"
+    assert "QUACK_CACHE_DIR" not in decision.environ
