@@ -147,10 +147,12 @@ def _native(required: bool) -> Iterator[Finding]:
         "C++ compiler",
         bool(compiler),
         compiler or "none",
-        "apt-get install g++ (vLLM compiles models on CPUs)",
+        "apt-get install g++ (without it vLLM on CPUs serves uncompiled)",
     )
     header = Path(sysconfig.get_path("include"), "Python.h")
-    yield Finding("native", "Python headers", header.exists(), str(header), "apt-get install python3-dev")
+    yield Finding(
+        "native", "Python headers", header.exists(), str(header), "apt-get install python3-dev (compiling needs them)"
+    )
     cache = hub.cache(os.environ)
     yield Finding(
         "native",
