@@ -131,7 +131,7 @@ def load(device: str | None, environ: Mapping[str, str] | None = None) -> Catalo
     Raises CatalogError when there is none, or when it cannot be read.
     """
     places = list(candidates(device, os.environ if environ is None else environ))
-    path = next((place for place in places if place.is_file()), None)
+    path = next((place for place in places if os.path.isfile(place)), None)
     if path is None:
         raise CatalogError(
             Problem(

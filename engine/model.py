@@ -1,6 +1,7 @@
 """What can be known of a model without vLLM: where its files are, how big they are, what its KV cache costs."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ class ModelFiles:
 
 def is_path(model: str) -> bool:
     """Whether a model's name is meant as a path rather than as a name on the hub."""
-    return model.startswith(("/", "./", "../", "~")) or model.count("/") > 1 or Path(model).is_dir()
+    return model.startswith(("/", "./", "../", "~")) or model.count("/") > 1 or os.path.isdir(model)
 
 
 def hub_cache(environ: Mapping[str, str]) -> Path:
@@ -64,9 +65,8 @@ def hub_cache(environ: Mapping[str, str]) -> Path:
 
 def find(model: str, environ: Mapping[str, str], values: Mapping[str, str]) -> ModelFiles | None:
     """The model's files here: its folder, or its snapshot in the hub's cache; None where neither is."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return ModelFiles(folder)
+    if os.path.isdir(folder := os.path.expanduser(model)):
+        return ModelFiles(Path(folder))
     cache = Path(values["download-dir"]) if values.get("download-dir") else hub_cache(environ)
     repository = cache / ("models--" + model.replace("/", "--"))
     revision = values.get("revision") or "main"
@@ -75,7 +75,4 @@ def find(model: str, environ: Mapping[str, str], values: Mapping[str, str]) -> M
     except (OSError, ValueError):
         commit = revision
     snapshot = repository / "snapshots" / commit
-    try:
-        return ModelFiles(snapshot) if (snapshot / "config.json").exists() else None
-    except OSError:
-        return None
+    return ModelFiles(snapshot) if os.path.exists(snapshot / "config.json") else None

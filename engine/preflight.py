@@ -71,9 +71,9 @@ def _model(name: str, situation: Situation) -> list[Problem]:
 
 
 def _folder(name: str) -> list[Problem]:
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     hint = f"set {names.MODEL} to a folder that is there (in a container: mounted), or to a name on the hub"
-    if not path.exists():
+    if not os.path.exists(path):
         return [Problem(f"{names.MODEL}: {name} does not exist", hint)]
     described = any((path / file).is_file() for file in ("config.json", "params.json"))
     if path.is_dir() and not described and not any(path.glob("*.gguf")):

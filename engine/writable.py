@@ -113,7 +113,7 @@ def _inside(environ: Mapping[str, str], compiled: Path) -> list[Decision]:
 def _models(environ: Mapping[str, str], scratch: Path) -> list[Decision]:
     """A cache that can only be read still serves what is in it; new downloads need a writable one."""
     cache = hub_cache(environ)
-    if cache.is_dir() or is_writable(cache):
+    if os.path.isdir(cache) or is_writable(cache):
         return []
     fallback = scratch / "berth-cache" / "huggingface"
     why = f"{cache} is not writable; downloads are lost when this ends"

@@ -146,7 +146,7 @@ def preflight(situation: Situation) -> list[Problem]:
                 Exit.MISSING_PREREQUISITE,
             )
         )
-    if _by_inc(situation) and not (path := quant_config(situation)).is_file():
+    if _by_inc(situation) and not os.path.isfile(path := quant_config(situation)):
         found.append(
             Problem(
                 f"QUANT_CONFIG: {path} is not there",
