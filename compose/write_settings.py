@@ -42,6 +42,13 @@ _HEADER = """\
 """
 
 
+def image_names() -> set[str]:
+    """What the images set by ENV. A name that is listed and has no value would take the image's value away."""
+    texts = [path.read_text(encoding="utf-8") for path in HERE.parent.glob("Dockerfile.*")]
+    blocks = [block for text in texts for block in re.findall(r"^ENV (?:.*\\\n)*.*$", text, re.MULTILINE)]
+    return {name for block in blocks for name in re.findall(r"(\w+)=", block)}
+
+
 def engine_names() -> set[str]:
     """Every setting of every device's vLLM, with the aliases, and what the libraries below it read."""
     found = {names.MODEL, names.EXTRA_ARGS, names.DEVICE, names.FP8, "VLLM_MODEL", *names.ALIASES, *NATIVE.split()}
@@ -50,7 +57,7 @@ def engine_names() -> set[str]:
         found |= {*known.by_setting, *(name for name in known.variables if name.startswith("VLLM_"))}
     for device in devices.names():
         found |= {*devices.load(device).VARIABLES, *devices.load(device).STALE}
-    return found - _SETTLED
+    return found - _SETTLED - image_names()
 
 
 def service_names() -> set[str]:

@@ -22,7 +22,9 @@ def test_an_env_file_that_is_missing_is_named(rendered: Rendered) -> None:
 
 
 def test_without_a_device_file_compose_says_what_to_add(rendered: Rendered, write_env: WriteEnv) -> None:
-    unnamed = write_env("device", "COMPOSE_FILE=compose/base.yaml:compose/settings.yaml:compose/cpu.yaml", names_itself=False)
+    unnamed = write_env(
+        "device", "COMPOSE_FILE=compose/base.yaml:compose/settings.yaml:compose/cpu.yaml", names_itself=False
+    )
     assert "--env-file env/DEVICE.env" in refusal(rendered(unnamed))
 
 
@@ -37,7 +39,8 @@ def test_a_line_that_is_none_is_refused_with_its_file(rendered: Rendered, write_
 
 
 @pytest.mark.parametrize(
-    ("file", "name"), [("env/cuda.env", "BERTH_GPUS"), ("env/cuda.env", "BERTH_SHM_SIZE"), ("env/cpu.env", "BERTH_CPUS")]
+    ("file", "name"),
+    [("env/cuda.env", "BERTH_GPUS"), ("env/cuda.env", "BERTH_SHM_SIZE"), ("env/cpu.env", "BERTH_CPUS")],
 )
 def test_a_size_or_count_that_is_none_is_refused(rendered: Rendered, file: str, name: str) -> None:
     assert "lots" in refusal(rendered(file, shell={name: "lots"}))

@@ -47,6 +47,14 @@ def test_compiled_code_can_be_loaded_from_the_caches(project: MakeProject) -> No
         assert inside(berth, "engine", run).returncode == 0, place
 
 
+def test_what_the_image_says_of_its_places_survives(project: MakeProject) -> None:
+    """Docker takes an image's variable away when Compose lists its name without a value."""
+    berth = project("env/cpu.env", "env/models/demo.env")
+    berth.run("up", "--detach", "engine")
+    environ = berth.started_with()["environ"]
+    assert (environ["HF_HOME"], environ["VLLM_CACHE_ROOT"]) == ("/cache/huggingface", "/cache/vllm")
+
+
 def test_the_engine_works_under_a_user_that_the_image_does_not_know(project: MakeProject, tmp_path: Path) -> None:
     berth = project("env/cpu.env", "env/models/demo.env", shell={"VLLM_API_KEY": "key-canary-2"})
     other = tmp_path / "user.yaml"

@@ -51,7 +51,9 @@ def test_nothing_is_privileged_or_shares_a_namespace_with_the_host(config: dict[
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["init"] is True, name
         assert service["pids_limit"] > 0, name
-        assert not service.keys() & {"privileged", "cap_add", "ipc", "pid", "uts", "userns_mode", "container_name"}, name
+        assert not service.keys() & {"privileged", "cap_add", "ipc", "pid", "uts", "userns_mode", "container_name"}, (
+            name
+        )
         assert service.get("network_mode") == ("none" if name == "prepare" else None), name
         assert all("docker.sock" not in str(mount) for mount in service.get("volumes", [])), name
 

@@ -9,7 +9,7 @@ from tests.support.compose import Project, docker
 
 pytestmark = pytest.mark.docker
 
-TOKEN = "hf_canary0token"  # noqa: S105
+TOKEN = "hf_canary0token"
 KEY = "key-canary-1"
 
 
@@ -42,7 +42,7 @@ def test_secrets_from_anywhere_arrive_as_files_and_show_nowhere(
     assert read(berth, "engine", "vllm_api_key") == KEY
     assert read(berth, "llm", "vllm_api_key") == KEY
     started = berth.started_with()
-    assert started["environ"]["HF_TOKEN"] == TOKEN
+    assert started["environ"]["HF_TOKEN_PATH"] == "/run/secrets/hf_token"
     assert started["environ"]["VLLM_API_KEY"] == KEY
     shown = [everything_inspected(berth), berth.run("config").stdout, json.dumps(started["argv"])]
     shown += [line for line in berth.logs().splitlines() if not line.startswith('{"argv"')]
@@ -59,12 +59,13 @@ def test_secrets_can_be_absent_come_and_go(project: MakeProject) -> None:
     berth = project("env/cpu.env", "env/models/demo.env")
     berth.run("up", "--detach")
     assert berth.run("exec", "--no-TTY", "engine", "ls", "/run/secrets").stdout == ""
-    assert "HF_TOKEN" not in berth.started_with()["environ"]
+    assert "HF_TOKEN_PATH" not in berth.started_with()["environ"]
     berth.run("up", "--detach", shell={"HF_TOKEN": TOKEN})
-    assert berth.started_with()["environ"]["HF_TOKEN"] == TOKEN
+    assert berth.started_with()["environ"]["HF_TOKEN_PATH"] == "/run/secrets/hf_token"
+    assert read(berth, "engine", "hf_token") == TOKEN
     berth.run("up", "--detach")
     assert berth.run("exec", "--no-TTY", "engine", "ls", "/run/secrets").stdout == ""
-    assert "HF_TOKEN" not in berth.started_with()["environ"]
+    assert "HF_TOKEN_PATH" not in berth.started_with()["environ"]
 
 
 def test_the_services_cannot_change_the_secrets(project: MakeProject) -> None:

@@ -80,7 +80,9 @@ def by_kustomize(path: Path) -> dict[str, str]:
 
 def by_kubectl(path: Path) -> dict[str, str]:
     """`kubectl create configmap --from-env-file FILE`."""
-    return _configmap(["kubectl", "create", "configmap", "x", "--dry-run=client", "--output=yaml", f"--from-env-file={path}"])
+    return _configmap(
+        ["kubectl", "create", "configmap", "x", "--dry-run=client", "--output=yaml", f"--from-env-file={path}"]
+    )
 
 
 def _configmap(command: list[str]) -> dict[str, str]:
@@ -117,12 +119,14 @@ def test_every_reader_reads_a_tracked_file_alike(parser: Parser, file: str, tmp_
 
 
 CHARACTERS = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"])
-SPECIAL = st.sampled_from(list("\"'`\\#={}[]:;,&*|!~%^()<>? \t") + ['{"a b": 1}', "--flag x", "\\n", "it's", "export "])
+SPECIAL = st.sampled_from([*list("\"'`\\#={}[]:;,&*|!~%^()<>? \t"), '{"a b": 1}', "--flag x", "\\n", "it's", "export "])
 VALUES = st.lists(st.one_of(CHARACTERS, SPECIAL), max_size=12).map("".join).filter(is_portable)
 
 
 @pytest.mark.parametrize("parser", PARSERS)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(values=st.lists(VALUES, min_size=40, max_size=120))
 def test_every_reader_reads_a_value_of_the_subset_literally(parser: Parser, values: list[str], tmp_path: Path) -> None:
     expected: Mapping[str, str] = {f"VLLM_VALUE_{index}": value for index, value in enumerate(values)}

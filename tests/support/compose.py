@@ -74,7 +74,10 @@ def _base() -> str:
     for image in _BASES:
         if docker("image", "inspect", image, check=False).strip() not in ("", "[]"):
             return image
-    if subprocess.run(["docker", "pull", "--quiet", _BASES[1]], capture_output=True, env=environment({})).returncode == 0:
+    if (
+        subprocess.run(["docker", "pull", "--quiet", _BASES[1]], capture_output=True, env=environment({})).returncode
+        == 0
+    ):
         return _BASES[1]
     made = subprocess.run([ROOT / "tests" / "lab" / "base-images"], capture_output=True, text=True, env=environment({}))
     if made.returncode != 0:
@@ -100,7 +103,9 @@ class Project:
             env=environment({}),
         )
 
-    def run(self, *args: str, check: bool = True, shell: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *args: str, check: bool = True, shell: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run one Compose command; raises AssertionError with its messages when it fails and `check` is set."""
         files = [word for file in self.files for word in ("--env-file", file)]
         done = subprocess.run(
