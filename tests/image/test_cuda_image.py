@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.compose import docker, needs_engine
 
-IMAGE = os.environ.get("BERTH_CUDA_IMAGE", "berth/vllm-cuda:0.1.0")
+IMAGE = os.environ.get("BERTH_TEST_IMAGE_CUDA") or "berth/vllm-cuda:0.1.0"
 NAIVE_BYTES = 8_710_000_000  # `pip install vllm==0.32.0` on the same base, without a C++ compiler
 # A user that nobody knows, in a container that can write to two places only and reaches no network.
 STRANGER = ("--user", "1000540000:0", "--read-only", "--tmpfs", "/tmp:exec", "--tmpfs", "/cache:exec,mode=1777")
@@ -23,7 +23,9 @@ pytestmark = [pytest.mark.image, pytest.mark.docker]
 def image() -> None:
     needs_engine()
     if not docker("image", "ls", "--quiet", IMAGE).strip():
-        pytest.skip(f"{IMAGE} is not built here (docker buildx bake vllm-cuda: 8 GB)")
+        pytest.skip(
+            f"{IMAGE} is not built here (8 GB; docker buildx bake vllm-cuda, or name one: BERTH_TEST_IMAGE_CUDA)"
+        )
 
 
 def run(*command: str, options: tuple[str, ...] = ()) -> str:

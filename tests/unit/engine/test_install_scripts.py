@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from engine import devices
+
 INSTALL = Path(__file__).resolve().parents[3] / "engine" / "install"
-SCRIPTS = sorted(path for path in INSTALL.glob("*.sh") if path.name != "common.sh")
+SCRIPTS = [INSTALL / f"{device}.sh" for device in devices.names()]
 NEEDED = ("bash", "env", "dirname", "realpath", "cat", "sha256sum", "cut", "mkdir", "sh")
 
 
