@@ -10,7 +10,7 @@ from pathlib import Path
 from engine import cpu_memory, cpu_threads, host, model
 from engine.decisions import Decision, Situation
 from engine.devices import Detection
-from engine.messages import Problem
+from engine.messages import Exit, Problem
 
 VARIABLES: Mapping[str, str] = {}
 STALE: Mapping[str, str] = {
@@ -27,6 +27,7 @@ _CONSTANTS = {
     "TORCHINDUCTOR_CPP_DYNAMIC_THREADS": ("1", "compiled code must not fix a number of threads"),
     "OPENBLAS_NUM_THREADS": ("1", "NumPy's idle threads would forbid sharing one import by fork"),
 }
+_QUEUES = 400 << 20
 _LIBRARIES = (Path("/usr/lib"), Path("/usr/lib64"), Path("/usr/local/lib"))
 
 
@@ -46,7 +47,27 @@ def problems(situation: Situation) -> list[Problem]:
 
 
 def preflight(situation: Situation) -> list[Problem]:
-    """Weights must fit into the memory."""
+    """Weights must fit into the memory, and a worker's queues into the shared memory."""
+    return [*_memory(situation), *_queues(situation)]
+
+
+def _queues(situation: Situation) -> list[Problem]:
+    """On CPU even a single worker is a process of its own, spoken to through two queues in /dev/shm (vLLM 0.32: 160 and
+    240 MiB). Docker and Kubernetes give a container 64 MiB. More workers need more, which engine.preflight asks for.
+    """
+    free = host.shared_memory_free()
+    if free is None or free >= _QUEUES or _ranks(situation) > 1:
+        return []
+    return [
+        Problem(
+            f"/dev/shm has {free >> 20} MiB free; vLLM needs {_QUEUES >> 20} to speak to its worker",  # noqa: S108 (named)
+            "give the container `--shm-size 1g`, or on Kubernetes an emptyDir with medium Memory there",
+            Exit.MISSING_PREREQUISITE,
+        )
+    ]
+
+
+def _memory(situation: Situation) -> list[Problem]:
     available = host.memory_available()
     files = _files(situation)
     weights = files.weights() if files else None

@@ -38,7 +38,7 @@ def test_its_user_is_not_root_and_its_environment_holds_places_only(details: dic
 
 
 def test_a_first_argument_that_is_a_flag_goes_to_vllm(start: Any) -> None:
-    container: Started = start("--dry-run", "--max-model-len", "64", environment=DEMO)
+    container: Started = start("--dry-run", "--max-model-len", "64", environment=DEMO, shm_size="1g")
     assert container.exit_code() == 0
     assert "--max-model-len 64" in container.log()
     assert " serve " in container.log()
@@ -58,17 +58,23 @@ def test_help_is_vllms_own(start: Any) -> None:
 
 def test_any_user_without_a_home_may_use_it(start: Any) -> None:
     environment = {**DEMO, "HOME": "/"}
-    container: Started = start("--dry-run", environment=environment, **STRANGER)
+    container: Started = start("--dry-run", environment=environment, shm_size="1g", **STRANGER)
     assert container.exit_code() == 0, container.log()
 
 
 def test_a_cache_without_exec_is_refused_with_the_remedy(start: Any) -> None:
     places = {"/tmp": "", "/cache": "mode=1777"}  # Docker mounts a tmpfs noexec unless told otherwise
-    container: Started = start(environment=DEMO, **{**STRANGER, "tmpfs": places})
+    container: Started = start(environment=DEMO, shm_size="1g", **{**STRANGER, "tmpfs": places})
     assert container.exit_code() == 2
     assert "noexec" in container.log()
     assert "exec" in container.log().split("hint:")[1]
     assert "Traceback" not in container.log()
+
+
+def test_too_little_shared_memory_for_one_worker_is_refused_with_the_remedy(start: Any) -> None:
+    container: Started = start(environment=DEMO, **STRANGER)  # Docker gives 64 MiB unless told otherwise
+    assert container.exit_code(timeout=20) == 3
+    assert "--shm-size 1g" in container.log()
 
 
 def test_too_little_shared_memory_for_tensor_parallelism_is_refused_with_the_remedy(start: Any) -> None:

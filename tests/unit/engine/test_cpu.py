@@ -113,3 +113,14 @@ def test_libraries_are_preloaded_before_those_that_are_there(tmp_path: Path, mon
     assert any(decision.module for decision in decisions)
     spawned = cpu.tune(Situation({"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}, {}, None))
     assert not any(decision.module for decision in spawned)
+
+
+def test_shared_memory_that_one_worker_does_not_fit_into_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "shared_memory_free", lambda: 64 << 20)
+    (problem,) = cpu.preflight(Situation({}, {}, str(tmp_path)))
+    assert "64 MiB" in problem.sentence
+    assert "--shm-size 1g" in problem.hint
+    monkeypatch.setattr(host, "shared_memory_free", lambda: 1 << 30)
+    assert not cpu.preflight(Situation({}, {}, str(tmp_path)))

@@ -89,6 +89,7 @@ def test_too_little_shared_memory_for_tensor_parallelism_names_the_remedy(
     monkeypatch.setattr(host, "shared_memory_free", lambda: 64 << 20)
     (problem,) = found({}, str(tmp_path), tmp_path, tensor_parallel_size="2")
     assert "--shm-size 3g" in problem.hint
+    monkeypatch.setattr(host, "shared_memory_free", lambda: 512 << 20)
     assert not found({}, str(tmp_path), tmp_path)
 
 
