@@ -6,6 +6,8 @@ set -euo pipefail
 version=${VLLM_VERSION:-0.32.0}
 # shellcheck source=engine/install/common.sh
 source "$(dirname "$0")/common.sh"
+# shellcheck source=engine/install/libnuma.sh
+source "$(dirname "$0")/libnuma.sh"
 
 read_arguments "$@"
 if up_to_date cpu "$version"; then exit 0; fi
@@ -87,13 +89,18 @@ install_vllm() {
     name_as_vllm
 }
 
-# A server imports these and compiles its model with Inductor: prove both now rather than at the first start. Without a
-# C++ compiler and Python's headers the launcher has vLLM serve uncompiled.
+# can_compile: whether Inductor could; without a C++ compiler and Python's headers the launcher has vLLM serve uncompiled.
+can_compile() {
+    command -v "${CXX:-g++}" >/dev/null &&
+        [ -f "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]
+}
+
+# A server imports these and compiles its model with Inductor: prove both now rather than at the first start.
 canary() {
     local scratch
     scratch=$(mktemp -d)
-    (cd "$scratch" && TORCHINDUCTOR_CACHE_DIR=$scratch VLLM_LOGGING_LEVEL=ERROR "$venv/bin/python" -P - "$version") <<'PYTHON'
-import os, pathlib, shutil, sys, sysconfig
+    (cd "$scratch" && TORCHINDUCTOR_CACHE_DIR=$scratch VLLM_LOGGING_LEVEL=ERROR "$venv/bin/python" -P - "$version" "$compiles") <<'PYTHON'
+import sys
 
 import cv2, PIL.Image, torch, torchvision.transforms.v2, transformers, vllm, vllm._custom_ops, xgrammar
 from vllm.platforms import current_platform
@@ -101,9 +108,8 @@ from vllm.platforms import current_platform
 assert current_platform.is_cpu(), f"vLLM sees the platform {current_platform}"
 assert vllm.__version__.startswith(sys.argv[1]), vllm.__version__
 assert hasattr(torch.ops._C, "silu_and_mul"), "vLLM's kernels did not load"
-can_compile = shutil.which(os.environ.get("CXX") or "g++") and pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file()
 x = torch.randn(64, 64)
-if can_compile:
+if sys.argv[2]:
     torch.testing.assert_close(torch.compile(lambda t: (t @ t).softmax(-1) * 2)(x), (x @ x).softmax(-1) * 2)
 print(f"vLLM {vllm.__version__}, torch {torch.__version__}, transformers {transformers.__version__}")
 PYTHON
@@ -128,10 +134,13 @@ PYTHON
 
 mkdir -p "$(dirname "$venv")"
 [ -x "$venv/bin/python" ] || "$uv" venv --quiet --python '>=3.11' "$venv"
+provide_libnuma
 install_vllm
 repair_torchvision
 rm "$venv/overrides.txt"
 if [ -n "$prune" ]; then prune_listed "$install/cpu.prune"; fi
+compiles=
+if can_compile; then compiles=yes; fi
 canary
-ask_compiler
+if [ -n "$compiles" ]; then ask_compiler; fi
 finish cpu "$version"
