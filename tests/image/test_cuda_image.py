@@ -24,7 +24,7 @@ def image() -> None:
     needs_engine()
     if not docker("image", "ls", "--quiet", IMAGE).strip():
         pytest.skip(
-            f"{IMAGE} is not built here (8 GB; docker buildx bake vllm-cuda, or name one: BERTH_TEST_IMAGE_CUDA)"
+            f"{IMAGE} is not built here (docker buildx bake vllm-cuda, or name one: BERTH_TEST_IMAGE_CUDA)"
         )
 
 
