@@ -51,7 +51,8 @@ def test_any_environment_ends_in_a_command_or_a_refusal(
     usual = {"LLM_VLLM_MODEL_NAME": "demo", "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     secret = {"HF_TOKEN": SECRET, "VLLM_API_KEY": SECRET}
     # Folders that the launcher makes stay below the test's own.
-    places = {name: str(tmp_path) for name in ("HF_HOME", "VLLM_CACHE_ROOT", "HOME", "TMPDIR") if name in environ}
+    movable = ["HF_HOME", "VLLM_CACHE_ROOT", "HOME", "TMPDIR"]
+    places: dict[str, str] = {name: str(tmp_path) for name in movable if name in environ}
     out, err = StringIO(), StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         code = serve.launch(["--dry-run", *args], {**usual, **environ, **places, **secret})

@@ -72,7 +72,7 @@ def test_check_says_nothing_of_good_settings_and_needs_no_model(tmp_path: Path) 
     ],
 )
 def test_bad_settings_end_with_code_2_and_a_hint(tmp_path: Path, environ: dict[str, str]) -> None:
-    done = run("--dry-run", home=tmp_path, **environ)
+    done = run("--dry-run", home=tmp_path, user=None, **environ)
     assert done.returncode == 2
     sentence, hint = done.stderr.splitlines()[-2:]
     assert sentence.startswith("berth: error: ")
@@ -89,7 +89,7 @@ def test_secrets_reach_vllm_and_no_output(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("from-a-file\n", encoding="utf-8")
     environ = {"HF_TOKEN": "hf_sesame", "VLLM_API_KEY_FILE": str(key), "LLM_VLLM_EXTRA_ARGS": "--host hf_sesame"}
-    done = run("--dry-run", home=tmp_path, **environ)
+    done = run("--dry-run", home=tmp_path, user=None, **environ)
     assert "VLLM_API_KEY=***" in shlex.split(done.stdout)
     assert "--host '***'" in done.stdout
     for secret in ("hf_sesame", "from-a-file"):

@@ -1,9 +1,9 @@
 """Names and values: what becomes a flag, what stays a variable, and what is refused."""
 
 import pytest
-from conftest import Read
 
 from engine import catalog, settings
+from tests.unit.engine.conftest import Read
 
 
 def sentences(reading: settings.Reading) -> str:
