@@ -1,7 +1,9 @@
 """Reads an argument list as vLLM's parser would: which flags it names, and with which values."""
 
+import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 from engine.catalog import Catalog, Flag
 from engine.messages import Problem
@@ -60,6 +62,16 @@ def values(args: Sequence[str], catalog: Catalog) -> dict[str, str]:
             value = "false" if typed.replace("_", "-") == f"--{flag.negative}" else "true"
         found[flag.name] = value or ""
     return found
+
+
+def with_config_file(found: dict[str, str]) -> dict[str, str]:
+    """Add what the YAML file of --config says at its top level: a flag that it sets is given, too."""
+    try:
+        text = Path(found.get("config", "")).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return found
+    pairs = re.findall(r"^([\w-]+):[ \t]*(.*?)[ \t]*$", text, re.MULTILINE)
+    return {name.replace("_", "-"): value.strip("'\"") for name, value in pairs} | found
 
 
 def problems(args: Sequence[str], catalog: Catalog, where: str) -> list[Problem]:

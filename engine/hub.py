@@ -1,6 +1,8 @@
 """Asks the model hub, briefly, what would fail minutes later: is a model there, gated, too big for the disk."""
 
+import http.client
 import json
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -12,7 +14,7 @@ from urllib.parse import quote
 
 from engine.values import TRUE_WORDS
 
-TIMEOUT_S = 4.0  # a hub that takes longer to say a few kilobytes does not decide anything here
+TIMEOUT_S = 10.0  # as long as huggingface_hub itself waits for a file's entry
 
 # Organisations whose models are behind a click on the hub, for the case that the hub cannot be asked. By their model
 # pages; a name that is missing here only means a later message.
@@ -64,8 +66,9 @@ def ask(model: str, environ: Mapping[str, str]) -> Answer:
             entry = json.load(reply)
     except urllib.error.HTTPError as error:
         return Answer(error.code < HTTPStatus.INTERNAL_SERVER_ERROR, error.code)
-    except (OSError, ValueError, RecursionError):
-        return Answer(False)
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
+        # A certificate that Python alone does not trust decides nothing: huggingface_hub brings certificates along.
+        return Answer(isinstance(getattr(error, "reason", None), ssl.SSLError))
     if not isinstance(entry, dict):
         return Answer(False)
     return Answer(True, HTTPStatus.OK, entry.get("gated") not in (None, False), _size(entry))

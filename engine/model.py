@@ -50,7 +50,12 @@ class ModelFiles:
 
 def is_path(model: str) -> bool:
     """Whether a model's name is meant as a path rather than as a name on the hub."""
-    return model.startswith(("/", "./", "../", "~")) or model.count("/") > 1 or os.path.isdir(model)
+    in_repository = model.endswith(".gguf") and model.count("/") == 2  # org/name/file.gguf is on the hub
+    return (
+        model.startswith(("/", "./", "../", "~"))
+        or (model.count("/") > 1 and not in_repository)
+        or os.path.exists(model)
+    )
 
 
 def hub_cache(environ: Mapping[str, str]) -> Path:

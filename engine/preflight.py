@@ -86,6 +86,7 @@ _STORED_ELSEWHERE = f"serve the built-in model with {names.MODEL}={names.DEMO}, 
 
 def _download(name: str, situation: Situation) -> list[Problem]:
     environ = situation.environ
+    name = "/".join(name.split("/")[:2]).partition(":")[0]  # of org/name:variant or org/name/file.gguf, the repository
     if hub.is_offline(environ):
         return [Problem(f"{name} is not in the model cache, and HF_HUB_OFFLINE forbids to fetch it", _STORED_ELSEWHERE)]
     answer = hub.ask(name, environ)

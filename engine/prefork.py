@@ -9,6 +9,7 @@ that asked for it, so that vLLM's binding of OpenMP threads holds: Intel's OpenM
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -81,32 +82,46 @@ def _bind_first_thread() -> None:
         os.sched_setaffinity(0, {int(match[1])})
 
 
-def _split_off_fork_server() -> None:
+def _split_off_fork_server(listener: socket.socket) -> None:
     """What `multiprocessing.forkserver` does with a new interpreter, done with a fork of this one."""
     server: Any = forkserver._forkserver
     server.ensure_running = lambda: None  # or the engine would start a second one, empty, for its workers
+    address: str = listener.getsockname()
     resource_tracker.ensure_running()
-    with socket.socket(socket.AF_UNIX) as listener:
-        folder = tempfile.mkdtemp(prefix="berth-")  # for this user alone
-        address = os.path.join(folder, "fork")
-        listener.bind(address)
-        listener.listen()
-        alive_r, alive_w = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(alive_w)
-            _serve_forks(listener.detach(), alive_r)
-        os.close(alive_r)
+    alive_r, alive_w = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(alive_w)
+        _serve_forks(listener, alive_r)
+    os.close(alive_r)
     server._forkserver_address, server._forkserver_alive_fd, server._forkserver_pid = address, alive_w, pid
 
 
-def _serve_forks(listener: int, alive: int) -> None:
+def _serve_forks(listener: socket.socket, alive: int) -> None:
     """Never returns: leaves when the last process that could ask for a fork is gone, whatever signal a group gets."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    address = listener.getsockname()
+    server = os.getpid()
     try:
-        forkserver.main(listener, alive, [])
+        forkserver.main(listener.detach(), alive, [])
     finally:
+        if os.getpid() == server:
+            shutil.rmtree(os.path.dirname(address), ignore_errors=True)
         os._exit(0)
+
+
+def _listen() -> socket.socket | None:
+    """A socket that only this user reaches; None where the path of the temporary folder is too long for one."""
+    folder = tempfile.mkdtemp(prefix="berth-")
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(os.path.join(folder, "fork"))
+    except OSError:
+        listener.close()
+        os.rmdir(folder)
+        return None
+    listener.listen()
+    return listener
 
 
 def _keep_process_titles() -> None:
@@ -128,11 +143,13 @@ def main() -> None:
     _keep_process_titles()
     # A model's class is looked at in a fresh interpreter lest that wake a GPU; a CPU is awake.
     vars(modules[_REGISTRY])["_run_in_subprocess"] = lambda look: look()
-    if _threads() == 1:  # forking is sound only then; otherwise vLLM spawns as it always does
+    # Forking is sound with a single thread only; otherwise vLLM spawns its processes as it always does.
+    if _threads() == 1 and (listener := _listen()) is not None:
         shared = _Context()
         for name in _STARTERS:
             vars(modules[name])["get_mp_context"] = lambda: shared
-        _split_off_fork_server()
+        with listener:
+            _split_off_fork_server(listener)
     program: Any = modules["vllm.entrypoints.cli.main"]
     program.main()
 

@@ -43,7 +43,7 @@ def launch(args: Sequence[str], environ: Mapping[str, str]) -> int:
     places, problems = _settle(environ, reading)
     secrets += credentials.of(places)
     ready = replace_environ(reading, places)
-    given = arguments.values([*ready.args(), *args], known)
+    given = arguments.with_config_file(arguments.values([*ready.args(), *args], known))
     situation = Situation(ready.environ, given, settings.model_path(ready.model))
     problems += preflight.check(situation, known.device)
     if stopping := [problem for problem in problems if mode is None or problem.exit_code == Exit.BAD_SETTING]:

@@ -187,7 +187,8 @@ def command(
 def build(reading: Reading, catalog: Catalog, args: Sequence[str] = (), prefix: str = sys.prefix) -> Command:
     """Return what to run for settings that were read without a problem: settle the rest, and put it together."""
     typed = [*reading.args(), *args]
-    situation = Situation(reading.environ, arguments.values(typed, catalog), model_path(reading.model))
+    given = arguments.with_config_file(arguments.values(typed, catalog))
+    situation = Situation(reading.environ, given, model_path(reading.model))
     tuned = devices.load(catalog.device).tune(situation)
     decisions = [*common(situation, demo=reading.model == names.DEMO), *tuned]
     final = applied(reading.environ, decisions)

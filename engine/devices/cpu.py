@@ -169,7 +169,8 @@ def _preload(situation: Situation) -> list[Decision]:
         names = " and ".join(Path(name).name for name in added)
         value = ":".join(libraries)
         decisions.append(Decision(f"{names} preloaded", "faster memory and threads", {"LD_PRELOAD": value}))
-    if any("libiomp" in name for name in libraries) and "VLLM_WORKER_MULTIPROC_METHOD" not in situation.environ:
+    spawning = "VLLM_WORKER_MULTIPROC_METHOD" in situation.environ or "numa-bind" in situation.values
+    if any("libiomp" in name for name in libraries) and not spawning:
         why = "a third of the start-up time; VLLM_WORKER_MULTIPROC_METHOD=spawn has vLLM start them anew"
         decisions.append(Decision("vLLM's processes forked after one import", why, module="engine.prefork"))
     return decisions

@@ -75,6 +75,7 @@ def test_paths_and_hub_names_are_told_apart() -> None:
     assert is_path("/models/x")
     assert is_path("./x")
     assert not is_path("org/name")
+    assert not is_path("org/name/file.gguf")
 
 
 def settled(decisions: list[Decision]) -> dict[str, str | None]:

@@ -59,6 +59,12 @@ def test_a_name_that_the_hub_does_not_know_is_refused(hub: str, tmp_path: Path) 
     assert "spelling" in problem.hint
 
 
+def test_a_variant_or_a_file_of_a_repository_is_asked_for_by_the_repository(hub: str, tmp_path: Path) -> None:
+    for name in ("org/gated:Q4_K_M", "org/gated/model.gguf"):
+        (problem,) = found({"HF_ENDPOINT": hub}, name, tmp_path)
+        assert "org/gated is gated" in problem.sentence
+
+
 def test_a_download_that_cannot_fit_is_refused(hub: str, tmp_path: Path) -> None:
     (problem,) = found({"HF_ENDPOINT": hub}, "org/open", tmp_path)
     assert "GiB free" in problem.sentence

@@ -1,5 +1,7 @@
 """Names and values: what becomes a flag, what stays a variable, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 
 from engine import catalog, settings
@@ -186,3 +188,13 @@ def test_the_last_mention_of_a_flag_wins_and_decisions_give_way(read: Read) -> N
     assert "--shutdown-timeout" not in argv
     assert argv[-3:] == ["--shutdown_timeout=5", "--port", "1"]
     assert "8008" not in argv
+
+
+def test_what_a_config_file_says_is_not_overruled_by_a_decision(tmp_path: Path) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text("port: 9999\nshutdown_timeout: 5\ncompilation-config:\n  mode: 0\n", encoding="utf-8")
+    known = catalog.parse((catalog.TRACKED / "cpu.json").read_text(encoding="utf-8"))
+    argv = settings.command({"LLM_VLLM_MODEL_NAME": "demo", "VLLM_CONFIG": str(file)}, known, "cpu").argv
+    assert "--port" not in argv
+    assert "--shutdown-timeout" not in argv
+    assert "--host" in argv
