@@ -10,12 +10,15 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from engine import names, serve
-from engine.messages import Exit, Problem, complain
+from engine.messages import Exit, Problem, complain, say
 
 GIVEN = Path("/run/secrets")
 
 # Which service may read which secret; the token for the hub is no business of the service that faces the network.
 READERS = {"engine": ("hf_token", "vllm_api_key"), "llm": ("vllm_api_key",)}
+
+# The names by which env files name themselves, in the order of their layers.
+LAYERS = ("BERTH_DEVICE_ENV", "BERTH_MODEL_ENV", "BERTH_LOCAL_ENV")
 
 # Every name of the kit that is not the engine's, blank-separated; compose/settings.yaml fills it in.
 KNOWN_NAMES = "BERTH_NAMES"
@@ -30,10 +33,18 @@ _USE_INSTEAD = {
 
 def main() -> int:
     """Hand out the secrets, then check the settings; return 0, or the launcher's exit code for what is wrong."""
+    say(checked(os.environ))
     problems = [*hand_out(GIVEN, Path(sys.argv[1])), *misplaced(os.environ), *unknown(os.environ)]
     for problem in problems:
         complain(problem)
     return max([serve.launch(["--check"], os.environ), *(problem.exit_code for problem in problems)])
+
+
+def checked(environ: Mapping[str, str]) -> str:
+    """Say which env files a typo would be found in: those that name themselves."""
+    files = dict.fromkeys(environ[name] for name in LAYERS if environ.get(name))
+    hint = f"a file of your own is, too, once it names itself: {LAYERS[-1]}=its/path"
+    return f"checked for unknown names: {', '.join(files)} ({hint})"
 
 
 def hand_out(given: Path, folder: Path) -> list[Problem]:

@@ -85,6 +85,11 @@ def test_a_secret_in_the_containers_environment_is_a_problem_that_does_not_repea
     assert not [problem for problem in found if "canary" in f"{problem.sentence} {problem.hint}"]
 
 
+def test_the_log_says_which_files_a_typo_would_be_found_in() -> None:
+    layers = {"BERTH_DEVICE_ENV": "env/cpu.env", "BERTH_MODEL_ENV": "", "BERTH_LOCAL_ENV": "../site.env"}
+    assert prepare.checked(layers).startswith("checked for unknown names: env/cpu.env, ../site.env (")
+
+
 def test_everything_that_is_wrong_is_said_at_once(
     given: Path, volume: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
