@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-EVERY_S = 15.0  # between two lines about the same phase where there is no terminal
+# Between two lines about the same phase where there is no terminal: with news, and without.
+NEWS_EVERY_S, EVERY_S = 3.0, 15.0
 
 
 class Progress:
@@ -19,6 +20,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._phase: Phase | None = None
+        self._said: Phase | None = None  # what the last line was about
         self._began = self._printed = time.monotonic()
         self._bars: Bars | None = None
         self._task: TaskID | None = None
@@ -56,10 +58,11 @@ class Progress:
         if changed:
             self._finish()
             self._began = time.monotonic()
+        news = phase != self._said
         self._phase = phase
         if self._bars:
             self._draw(self._bars, phase, changed)
-        elif changed or time.monotonic() - self._printed >= EVERY_S:
+        elif changed or time.monotonic() - self._printed >= (NEWS_EVERY_S if news else EVERY_S):
             self._print(phase)
 
     def say(self, text: str) -> None:
@@ -76,7 +79,7 @@ class Progress:
         bars.update(self._task, total=1.0 if known else None, completed=phase.fraction or 0.0, detail=phase.detail)
 
     def _print(self, phase: Phase) -> None:
-        self._printed = time.monotonic()
+        self._printed, self._said = time.monotonic(), phase
         percent = f" {phase.fraction:.0%}" if phase.fraction is not None else ""
         detail = f" ({phase.detail})" if phase.detail else ""
         print(f"berth: {phase.name}{percent}{detail}", file=sys.stderr, flush=True)

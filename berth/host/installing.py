@@ -2,15 +2,20 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from berth import package_sources
 from berth.errors import Exit, failed
+from berth.host import processes
+from berth.logfiles import Growing
 from berth.paths import ROOT, RUN, STATE, shown
 from berth.phases import INSTALLING, Phase
 from berth.progress import Progress
 
+POLL_S = 0.2
+ENDING_S = 5.0
 _GET_UV = ROOT / "scripts" / "lib" / "get_uv.py"
 
 
@@ -42,12 +47,30 @@ def install_engine(device: str, environ: Mapping[str, str], progress: Progress) 
     }
     RUN.mkdir(parents=True, exist_ok=True)
     log = RUN / f"install-{device}.log"
-    with open(log, "wb") as output:
-        done = subprocess.run(["bash", *command], env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-    if done.returncode:
+    code = _run(["bash", *command], environ, log, progress)
+    if code:
         sentence, hint = reason(log.read_text(errors="replace"))
-        code = Exit.MISSING_PREREQUISITE if done.returncode == Exit.MISSING_PREREQUISITE else Exit.FAILED
-        raise failed(sentence or f"vLLM for {device} could not be installed", hint or f"see {shown(log)}", code)
+        exit_code = Exit.MISSING_PREREQUISITE if code == Exit.MISSING_PREREQUISITE else Exit.FAILED
+        raise failed(sentence or f"vLLM for {device} could not be installed", hint or f"see {shown(log)}", exit_code)
+
+
+def _run(command: list[str], environ: Mapping[str, str], log: Path, progress: Progress) -> int:
+    """Run to the end, showing the last `berth: …` line of the log; Ctrl-C ends all that the command has started."""
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            command, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        said, growing = "", Growing(log)
+        while process.poll() is None:
+            said = next((line[7:] for line in reversed(growing.lines()) if line.startswith("berth: ")), said)
+            progress.show(Phase(INSTALLING, None, said))
+            time.sleep(POLL_S)
+    except BaseException:
+        processes.end_session(process.pid, ENDING_S)
+        process.wait()
+        raise
+    return process.returncode
 
 
 def reason(log: str) -> tuple[str, str]:

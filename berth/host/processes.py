@@ -55,14 +55,20 @@ def end_sessions(leaders: Iterable[tuple[int, int]], grace_s: float) -> int:
     """
     sessions = [pid for pid, birth in leaders if born(pid) in (birth, None) and members(pid)]
     for session in sessions:
-        leader = [session] if session in members(session) else members(session)
-        _signal(leader, signal.SIGTERM)
-    deadline = time.monotonic() + grace_s
-    while any(members(session) for session in sessions) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    for session in sessions:
-        _signal(members(session), signal.SIGKILL)
+        end_session(session, grace_s)
     return len(sessions)
+
+
+def end_session(session: int, grace_s: float) -> None:
+    """SIGTERM to the leader of a session, then to those it leaves; SIGKILL to what is left after `grace_s` seconds."""
+    deadline = time.monotonic() + grace_s
+    asked: set[int] = set()
+    while (there := set(members(session))) and time.monotonic() < deadline:
+        now = ({session} if session in there else there) - asked
+        _signal(now, signal.SIGTERM)
+        asked |= now
+        time.sleep(0.1)
+    _signal(members(session), signal.SIGKILL)
 
 
 def members(session: int) -> list[int]:

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -197,3 +198,15 @@ def test_env_cuda_without_a_gpu_names_what_is_here(kit: Kit) -> None:
     assert done.returncode == 3
     assert "env/cuda.env is for cuda, and this machine has none" in done.stderr
     assert "--device cpu" in done.stderr
+
+
+def test_ctrl_c_while_vllm_is_installed_ends_the_installation(kit: Kit) -> None:
+    script = kit.root / "engine/install/cpu.sh"
+    worker = f'import time; "{kit.root}"; time.sleep(600)'
+    script.write_text(f"#!/usr/bin/env bash\necho 'berth: fetching much' >&2\n{sys.executable} -c '{worker}' & wait\n")
+    process = kit.begin("up", *DEMO)
+    wait_until(lambda: "fetching much" in kit.output, START_S, "the installer's line")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(START_S) == 130
+    wait_until(kit.gone, START_S, "the end of the installation")
+    assert kit.berth("status").returncode == 1
