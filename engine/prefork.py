@@ -89,10 +89,12 @@ def _split_off_fork_server(listener: socket.socket) -> None:
     address: str = listener.getsockname()
     resource_tracker.ensure_running()
     alive_r, alive_w = os.pipe()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until the fork server ignores it
     pid = os.fork()
     if pid == 0:
         os.close(alive_w)
         _serve_forks(listener, alive_r)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     os.close(alive_r)
     server._forkserver_address, server._forkserver_alive_fd, server._forkserver_pid = address, alive_w, pid
 
@@ -100,6 +102,7 @@ def _split_off_fork_server(listener: socket.socket) -> None:
 def _serve_forks(listener: socket.socket, alive: int) -> None:
     """Never returns: leaves when the last process that could ask for a fork is gone, whatever signal a group gets."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     address = listener.getsockname()
     server = os.getpid()
     try:
