@@ -58,7 +58,7 @@ def test_lines_keep_to_what_every_reader_understands_alike(file: str) -> None:
 @pytest.mark.parametrize("file", TRACKED)
 def test_every_name_also_in_comments_is_one_that_something_reads(file: str) -> None:
     known = write_settings.engine_names() | write_settings.service_names() | write_settings.host_names()
-    known |= write_settings.kit_names() | {names.HF_TOKEN, names.API_KEY, "COMPOSE_FILE"}
+    known |= write_settings.kit_names() | write_settings.image_names() | {names.HF_TOKEN, names.API_KEY, "COMPOSE_FILE"}
     assert {*settings(file), *suggested(file)} <= known
 
 
