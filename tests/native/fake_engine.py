@@ -5,6 +5,7 @@ It serves the stub engine, with a child of its own as vLLM has; the copy's fake.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -23,12 +24,14 @@ while True:
 
 def main() -> None:
     """Behave as fake.json says: {"exit": 2, "say": "…"}, {"silent": true}, {"stubborn": true}: its worker
-    ignores SIGTERM; or serve."""
+    ignores SIGTERM, {"deaf": true}: it does so itself; or serve."""
     how = json.loads((KIT / "fake.json").read_text()) if (KIT / "fake.json").exists() else {}
     (KIT / "environ.json").write_text(json.dumps(dict(os.environ)))
     print(how.get("say", "berth: stub engine (a test)"), file=sys.stderr, flush=True)
     if "exit" in how:
         sys.exit(how["exit"])
+    if how.get("deaf"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # The worker bears the checkout's path, by which a test finds what is left of it.
     temper = "stubborn" if how.get("stubborn") else "docile"
     subprocess.Popen([sys.executable, "-c", WORKER, f"worker of {KIT}", temper])

@@ -75,9 +75,9 @@ def test_a_killed_supervisor_leaves_nothing_and_blocks_nothing(kit: Kit) -> None
 
 
 def test_down_after_a_killed_supervisor_ends_what_ignored_its_death(kit: Kit) -> None:
+    kit.fake(deaf=True)
     kit.berth("up", "-d", *DEMO)
     engine = pid(kit, "engine")
-    os.kill(engine, signal.SIGSTOP)  # so that it cannot follow the supervisor into death by itself
     os.kill(kit.state["pid"], signal.SIGKILL)
     wait_until(lambda: kit.berth("status").returncode == 1, START_S, "status: stopped")
     assert engine in kit.processes()
