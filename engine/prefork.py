@@ -7,6 +7,7 @@ that asked for it, so that vLLM's binding of OpenMP threads holds: Intel's OpenM
 """
 
 import contextlib
+import gc
 import os
 import re
 import shutil
