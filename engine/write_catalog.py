@@ -133,6 +133,7 @@ def _variable_facts(readers: dict[str, Callable[[], object]]) -> tuple[dict[str,
 
 def collect(device: str) -> dict[str, Any]:
     """Return the catalog of the vLLM in this environment, as plain data."""
+    os.environ["VLLM_PLUGINS"] = ""  # a device's plugin adds no flags, and loads software that looks for its device
     _force_platform(device)
     vllm: Any = import_module("vllm")
     readers = import_module("vllm.envs").environment_variables
