@@ -39,7 +39,7 @@ def test_the_lowest_quota_of_the_groups_above_counts(tmp_path: Path) -> None:
         {
             "proc/self/cgroup": "0::/pod/container\n",
             "sys/fs/cgroup/pod/cpu.max": "200000 100000",
-            "sys/fs/cgroup/pod/container/cpu.max": "max 100000",
+            "sys/fs/cgroup/pod/container/cpu.max": "300000 100000",
         },
     )
     assert host.cpu_quota(root) == 2.0

@@ -31,6 +31,7 @@ def main():
     with prefork._listen() as listener:
         address = listener.getsockname()
         prefork._split_off_fork_server(listener)
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     context = prefork._Context()
     receive, send = context.Pipe()
     process = context.Process(target=engine, args=(send,))
