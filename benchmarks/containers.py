@@ -39,6 +39,12 @@ def docker(*arguments: str | Path, quiet: bool = True) -> str:
     return done.stdout.strip()
 
 
+def last_words(container: str) -> str:
+    """The last line of its log."""
+    done = subprocess.run(["docker", "logs", "--tail", "1", container], text=True, capture_output=True)
+    return (done.stderr + done.stdout).strip()
+
+
 def inspect(image: str) -> dict[str, Any] | None:
     """What the engine knows of an image, None when it has none of that name."""
     try:

@@ -4,7 +4,7 @@ import http.client
 import json
 import time
 
-from containers import docker, fail
+from containers import docker, fail, last_words
 
 QUESTION = {"model": "demo", "messages": [{"role": "user", "content": "Who are you?"}], "stream": True, "max_tokens": 8}
 PATIENCE_S = 900.0
@@ -35,6 +35,6 @@ def seconds_to_first_token(container: str, port: int) -> float:
                 return time.monotonic() - begin
         except (OSError, http.client.HTTPException):
             if docker("inspect", "--format", "{{.State.Running}}", container) != "true":
-                fail(f"{container} stopped: {docker('logs', '--tail', '5', container)}", "run its image by hand")
+                fail(f"{container} stopped: {last_words(container)}", "run its image by hand")
         time.sleep(0.1)
     fail(f"{container} gave no token within {PATIENCE_S:.0f} s", "run its image by hand and read the log")

