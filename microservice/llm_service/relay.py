@@ -1,6 +1,7 @@
 """The only file that speaks HTTP to the engine: bytes in, bytes out, and what each failure means."""
 
 import asyncio
+import io
 import ipaddress
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -16,6 +17,7 @@ from llm_service.settings import Settings
 
 # vLLM closes idle connections after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE); a request sent at that moment would be lost.
 KEEP_ALIVE_SECONDS = 3.0
+LARGE_BODY_BYTES = 2**20  # aiohttp warns above this
 
 
 class Phase(StrEnum):
@@ -136,9 +138,11 @@ class Relay:
         self, method: str, path: str, body: bytes | None = None, extra: dict[str, str] | None = None
     ) -> aiohttp.ClientResponse:
         headers = self._headers | (extra or {})
+        # A file is sent in pieces, between which other requests get their turn; bytes go in one.
+        data = io.BytesIO(body) if body is not None and len(body) > LARGE_BODY_BYTES else body
         try:
             return await self._session.request(
-                method, self._base + path, data=body, headers=headers, allow_redirects=False
+                method, self._base + path, data=data, headers=headers, allow_redirects=False
             )
         except (aiohttp.ClientError, OSError) as error:
             raise translated(error) from error

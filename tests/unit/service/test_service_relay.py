@@ -219,3 +219,9 @@ def test_connections_to_the_engine_are_kept_for_the_next_request(open_door: Open
 )
 def test_only_engines_out_in_the_world_go_through_a_proxy(endpoint: str, direct: bool) -> None:
     assert goes_direct(endpoint) is direct
+
+
+def test_a_body_of_several_megabytes_passes(door: Door) -> None:
+    raw = json.dumps({**OPENAI_BODY, "x": "a" * 3_000_000}).encode()
+    assert door.chat(raw).status_code == 200
+    assert door.engine.chats[-1].body == raw
