@@ -33,17 +33,18 @@ _CACHES = {
 }
 
 _DRIVER_VERSION = Path("/proc/driver/nvidia/version")
-_GPUS = Path("/proc/driver/nvidia/gpus")
+_NODES = Path("/dev")  # /proc shows a container every GPU of the host, also those that it was not given
 
 
 def detect() -> Detection | None:
     """GPUs that the NVIDIA driver shows."""
-    count = _gpus()
-    return Detection(count, f"{count} under {_GPUS}") if count else None
+    if count := _gpus():
+        return Detection(count, f"{count} under {_NODES}")
+    return Detection(1, "WSL's /dev/dxg") if _has_wsl_gpu() else None
 
 
 def visible_devices(environ: Mapping[str, str]) -> int | None:
-    """GPUs of this machine, cut down to CUDA_VISIBLE_DEVICES; None without the driver."""
+    """GPUs of this machine, cut down to CUDA_VISIBLE_DEVICES; None where they cannot be counted."""
     count = _gpus()
     if count == 0:
         return None
@@ -52,9 +53,12 @@ def visible_devices(environ: Mapping[str, str]) -> int | None:
 
 
 def _gpus() -> int:
-    """/dev holds only the GPUs that a container was given; /proc shows every GPU of the host."""
-    nodes = [node for node in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", node.name)]
-    return len(nodes) or (len(list(_GPUS.iterdir())) if _GPUS.is_dir() else 0)
+    return len([node for node in _NODES.glob("nvidia*") if re.fullmatch(r"nvidia\d+", node.name)])
+
+
+def _has_wsl_gpu() -> bool:
+    """Windows shows a Linux beside it all its GPUs as one node."""
+    return (_NODES / "dxg").exists()
 
 
 def problems(situation: Situation) -> list[Problem]:
@@ -64,7 +68,7 @@ def problems(situation: Situation) -> list[Problem]:
 
 def preflight(situation: Situation) -> list[Problem]:
     """A GPU must be there, with a driver that CUDA 13 can use."""
-    if _gpus() == 0:
+    if detect() is None:
         return [
             Problem(
                 "no NVIDIA GPU is visible here",
