@@ -25,7 +25,7 @@ def test_without_pythons_headers_neither(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_what_the_user_says_of_compiling_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "--enforce-eager" not in words(**{"optimization-level": "0"})
+    assert "--enforce-eager" not in words(None, **{"optimization-level": "0"})
 
 
 def test_with_a_compiler_of_ones_own_it_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
