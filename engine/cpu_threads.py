@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from engine.host import Cpu
 
 
-def bind(cpus: Sequence[Cpu], quota: float | None, ranks: int) -> list[list[int]] | None:
+def bind(cpus: Sequence[Cpu], quota: float | None, ranks: int, reserved: int | None = None) -> list[list[int]] | None:
     """Return the logical CPUs for each of `ranks` workers; None where vLLM's automatic binding does as well.
 
     vLLM binds by the affinity mask alone. Under a CFS quota that is too many threads, which the kernel then throttles
     all at once; and with fewer NUMA nodes than workers vLLM gives up. As vLLM does, one CPU of each physical core is
-    taken, and one core for each worker is left to the front end where there are enough.
+    taken, and `reserved` cores, by default one for each worker, are left to the front end where there are enough.
     """
     limited = quota is not None and quota < len(cpus)
     if not limited and ranks <= len({cpu.node for cpu in cpus}):
@@ -20,7 +20,8 @@ def bind(cpus: Sequence[Cpu], quota: float | None, ranks: int) -> list[list[int]
     cores = physical_cores(cpus)
     if limited and quota is not None:
         cores = cores[: max(1, math.floor(quota))]
-    each = max(1, (len(cores) - ranks if len(cores) > ranks else len(cores)) // ranks)
+    kept = ranks if reserved is None else reserved
+    each = max(1, (len(cores) - kept if len(cores) > kept else len(cores)) // ranks)
     return [[cores[(rank * each + index) % len(cores)] for index in range(each)] for rank in range(ranks)]
 
 

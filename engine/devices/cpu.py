@@ -128,7 +128,8 @@ def _threads(situation: Situation) -> list[Decision]:
     if {"VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS"} & situation.environ.keys():
         return []
     quota, mask = host.cpu_quota(), host.affinity()
-    lists = cpu_threads.bind(host.cpus(mask), quota, _ranks(situation))
+    reserved = situation.environ.get("VLLM_CPU_NUM_OF_RESERVED_CPU")
+    lists = cpu_threads.bind(host.cpus(mask), quota, _ranks(situation), int(reserved) if reserved else None)
     if lists is None:
         return []
     value = cpu_threads.as_setting(lists)

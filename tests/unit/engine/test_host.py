@@ -110,6 +110,11 @@ def test_a_quota_takes_the_first_physical_cores_and_leaves_one_to_the_front_end(
     assert cpu_threads.bind(machine(32), 8.0, 1) == [[32, 33, 34, 35, 36, 37, 38]]
 
 
+def test_the_front_ends_share_may_be_said() -> None:
+    assert cpu_threads.bind(machine(32), 4.0, 1, reserved=0) == [[32, 33, 34, 35]]
+    assert cpu_threads.bind(machine(32), 4.0, 1, reserved=3) == [[32]]
+
+
 def test_a_quota_of_one_cpu_or_less_still_gives_a_thread() -> None:
     assert cpu_threads.bind(machine(4), 1.0, 1) == [[4]]
     assert cpu_threads.bind(machine(4), 0.5, 1) == [[4]]
