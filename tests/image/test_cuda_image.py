@@ -23,9 +23,7 @@ pytestmark = [pytest.mark.image, pytest.mark.docker]
 def image() -> None:
     needs_engine()
     if not docker("image", "ls", "--quiet", IMAGE).strip():
-        pytest.skip(
-            f"{IMAGE} is not built here (docker buildx bake vllm-cuda, or name one: BERTH_TEST_IMAGE_CUDA)"
-        )
+        pytest.skip(f"{IMAGE} is not built here (docker buildx bake vllm-cuda, or name one: BERTH_TEST_IMAGE_CUDA)")
 
 
 def run(*command: str, options: tuple[str, ...] = ()) -> str:
