@@ -105,14 +105,14 @@ def down(runtime: RuntimeName = None, dry_run: DryRun = False, as_json: Json = F
     from berth import runtimes
     from berth.progress import Progress
 
-    found = runtimes.load(runtime) if runtime else runtimes.running() or runtimes.load("native")
+    found = [runtimes.load(runtime)] if runtime else runtimes.available()
     if dry_run:
-        commands(found.stop_commands(), as_json)
+        commands([command for one in found for command in one.stop_commands()], as_json)
         return
     with Progress() as progress:
-        stopped = found.stop(progress)
+        stopped = [one.name for one in found if one.stop(progress)]
     if as_json:
-        show({"stopped": stopped, "runtime": found.name})
+        show({"stopped": bool(stopped), "runtimes": stopped})
     else:
         print("stopped" if stopped else "nothing was running")
 
@@ -122,7 +122,7 @@ def down(runtime: RuntimeName = None, dry_run: DryRun = False, as_json: Json = F
 )
 def status(runtime: RuntimeName = None, as_json: Json = False) -> None:
     """Say what runs, and whether a chat request would be answered."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from berth import runtimes, waiting
     from berth.errors import Exit
@@ -134,7 +134,8 @@ def status(runtime: RuntimeName = None, as_json: Json = False) -> None:
         raise typer.Exit(Exit.FAILED)
     current = found.status()
     service = waiting.service_state(current.endpoint.service) if current.endpoint else {}
-    ready = service.get("state") == "ready"
+    if ready := service.get("state") == "ready":  # a container's own health check asks less often
+        current = replace(current, state="running")
     if as_json:
         show({**asdict(current), "ready": ready, "service": service})
     else:

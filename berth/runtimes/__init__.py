@@ -34,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Status:
-    """What runs now. `state` is stopped, starting, running, stopping or failed."""
+    """What runs now. `state` is stopped, starting, running, degraded, stopping or failed."""
 
     runtime: str
     state: str
@@ -127,13 +127,15 @@ def choose(wanted: str | None) -> tuple[Runtime, str]:
     raise failed("no runtime is available here", f"{why}; see: scripts/berth doctor", Exit.MISSING_PREREQUISITE)
 
 
+def available() -> list[Runtime]:
+    """The runtimes that this machine has."""
+    return [runtime for runtime in map(load, NAMES) if runtime.unavailable() is None]
+
+
 def running(wanted: str | None = None) -> Runtime | None:
-    """The runtime that has a deployment of this checkout running, or None."""
-    for name in (wanted,) if wanted else NAMES:
-        runtime = load(name)
-        if runtime.unavailable() is None and not runtime.status().stopped:
-            return runtime
-    return None
+    """The runtime that has a deployment of this checkout running, or None. Raises BerthError for an unknown name."""
+    found = available() if wanted is None else [load(wanted)]
+    return next((one for one in found if one.unavailable() is None and not one.status().stopped), None)
 
 
 def local_url(address: str, port: int) -> str:

@@ -149,15 +149,16 @@ class Runtime:
         """From the containers that carry this checkout's Compose labels."""
         found = self._containers()
         engine, service = found.get(ENGINE), found.get(SERVICE)
-        if not engine or not service or engine.status in ("exited", "dead", "created"):
+        if not engine or not service or not {engine.status, service.status} & {"running", "restarting"}:
             return Status(self.name, "stopped")
         environ = dict(line.partition("=")[::2] for line in engine.attrs["Config"]["Env"])
         files = [shown(Path(file)) for file in engine.labels.get(f"{_PROJECT}.environment_file", "").split(",") if file]
         parts = tuple(Part(name, *containers.described(found[name])) for name in (ENGINE, SERVICE))
-        healthy = all(part.state == "healthy" for part in parts)
+        states = {part.state for part in parts}
+        overall = "running" if states == {"healthy"} else "degraded" if states & {"exited", "dead"} else "starting"
         return Status(
             self.name,
-            "running" if healthy else "starting",
+            overall,
             environ.get(names.DEVICE) or Path(environ.get("BERTH_DEVICE_ENV", "")).stem,
             environ.get(names.MODEL, ""),
             tuple(files),

@@ -87,6 +87,15 @@ def test_what_compose_started_by_hand_is_seen_read_and_stopped(berth: Berth, sta
     assert berth("down").stdout == "nothing was running\n"
 
 
+def test_a_stack_whose_engine_has_ended_is_degraded_and_can_be_stopped(berth: Berth, stack: Project) -> None:
+    stack.run("up", "--detach")
+    docker("kill", f"{stack.name}-engine-1")  # Docker does not restart what was stopped by hand
+    status = json.loads(berth("status", "--json").stdout)
+    assert (status["state"], status["ready"]) == ("degraded", False)
+    assert berth("down").stdout == "stopped\n"
+    assert containers(stack) == []
+
+
 def test_another_project_of_the_same_checkout_is_left_alone(berth: Berth, stack: Project) -> None:
     stack.run("up", "--detach")
     assert berth("status", COMPOSE_PROJECT_NAME="berth-nobody").returncode == 1
