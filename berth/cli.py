@@ -70,7 +70,7 @@ def up(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return once a chat request would be answered.")
     ] = False,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the engine to be ready.")] = 1800,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the engine to be ready.")] = 3600,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
