@@ -19,6 +19,7 @@ PR_SET_CHILD_SUBREAPER = 36
 PROBE_EVERY_S = 0.5
 PROBE_TIMEOUT_S = 2.0
 ORPHANS_GRACE_S = 5.0
+LOADING_GRACE_S = 5.0  # nothing to finish yet; vLLM would sit out its whole shutdown timeout
 
 _libc = ctypes.CDLL(None, use_errno=True)
 # Probes stay on this machine: a proxy in the environment is not for them.
@@ -113,9 +114,10 @@ class Child:
         self._become("stopping", ready=False)
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
+        grace = self.grace_s if self.ready_this_time else LOADING_GRACE_S
         hurry = asyncio.create_task(impatient.wait())
         ended = asyncio.create_task(process.wait())
-        await asyncio.wait({hurry, ended}, timeout=self.grace_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({hurry, ended}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
         if not ended.done():
             _kill(process.pid, signal.SIGKILL)

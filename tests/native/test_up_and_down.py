@@ -210,3 +210,22 @@ def test_ctrl_c_while_vllm_is_installed_ends_the_installation(kit: Kit) -> None:
     assert process.wait(START_S) == 130
     wait_until(kit.gone, START_S, "the end of the installation")
     assert kit.berth("status").returncode == 1
+
+
+def test_an_engine_that_is_not_ready_has_nothing_to_finish_and_gets_little_time(kit: Kit) -> None:
+    kit.fake(silent=True, deaf=True)
+    done = kit.berth("up", "-d", "--timeout", "2", *DEMO, timeout=40)  # the time for running answers would be 75 s
+    assert done.returncode == 4
+    assert kit.gone(), kit.processes()
+
+
+def test_a_second_ctrl_c_does_not_wait_for_an_engine_that_takes_its_time(kit: Kit) -> None:
+    kit.fake(deaf=True)
+    process = kit.begin("up", *DEMO)
+    wait_until(lambda: "stop it with" in kit.output, START_S, "the last lines of up")
+    process.send_signal(signal.SIGINT)
+    wait_until(lambda: "berth: stopping" in kit.output, START_S, "the word that it stops")
+    wait_until(lambda: kit.state["children"]["engine"]["state"] == "stopping", START_S, "the engine's state")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(START_S) == 130
+    wait_until(kit.gone, START_S, "the end of all processes")
