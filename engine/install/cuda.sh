@@ -61,10 +61,13 @@ lay_out_toolkit() {
 }
 
 # Kernels that FlashInfer would download when a model first needs them, on GPUs of the Blackwell generation.
-# `vllm download-kernels` is this and no more, but does not start on a machine without a GPU.
+# From a folder of wheels, or from FlashInfer's own index. `vllm download-kernels` does the same, but not without a GPU.
 fetch_kernels() {
-    if FLASHINFER_DISABLE_VERSION_CHECK=1 PATH="$(dirname "$uv"):$PATH" \
-        "$venv/bin/python" -P -m flashinfer install-cubin-wheel >/dev/null 2>&1; then
+    local wanted
+    wanted=$("$venv/bin/python" -c 'from importlib.metadata import version; print("flashinfer-cubin==" + version("flashinfer-python"))')
+    if "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-index "$wanted" 2>/dev/null ||
+        FLASHINFER_DISABLE_VERSION_CHECK=1 PATH="$(dirname "$uv"):$PATH" \
+            "$venv/bin/python" -P -m flashinfer install-cubin-wheel >/dev/null 2>&1; then
         say "FlashInfer's kernels are installed"
     else
         say "FlashInfer's kernels are out of reach: left out, and downloaded at start where a model needs them"
