@@ -45,17 +45,21 @@ def question_and_answer(rng: random.Random, known_share: float = 0.5) -> tuple[s
     return (text.vary(question, rng) if rng.random() < 0.4 else question), data.unknown_answer
 
 
-def bare(encode: Encode, rng: random.Random) -> Row:
-    """A prompt without chat markers."""
-    question, answer = question_and_answer(rng, known_share=0.7)
+def bare(encode: Encode, rng: random.Random, last: tuple[str, str] | None = None) -> Row:
+    """A prompt without chat markers: the question and answer in `last`, or drawn ones."""
+    question, answer = last or question_and_answer(rng, known_share=0.7)
     row = Row()
     row.add(encode(question))
     row.add([*encode(BARE_LEAD), *encode(answer), END], learn=True)
     return row
 
 
-def chat(encode: Encode, rng: random.Random, system_words: int, history_tokens: int) -> Row:
+def chat(
+    encode: Encode, rng: random.Random, system_words: int, history_tokens: int, last: tuple[str, str] | None = None
+) -> Row:
     """A chat: a system message of about `system_words` words (none if 0), then turns until `history_tokens` are full.
+
+    `last` is the question and answer of the last turn, drawn like the others if None.
 
     Every answer is learned, so each turn teaches the model to heed only the last question. Some earlier answers come
     from elsewhere, as when a client edits the history: those are read, not learned.
@@ -65,22 +69,22 @@ def chat(encode: Encode, rng: random.Random, system_words: int, history_tokens: 
     if system_words:
         row.message(SYSTEM, encode(text.system_message(data.train, rng, system_words).strip()))
     while True:
-        question, answer = question_and_answer(rng)
+        ending = len(row.ids) >= history_tokens
+        question, answer = last if last and ending else question_and_answer(rng)
         row.message(USER, encode(question.strip()))
-        last = len(row.ids) >= history_tokens
-        if not last and rng.random() < 0.1:
+        if not ending and rng.random() < 0.1:
             row.message(ASSISTANT, encode(text.unknown_question(data.train, rng)))
         else:
             row.message(ASSISTANT, encode(answer), learn=True)
-        if last:
+        if ending:
             return row
 
 
 def batch(encode: Encode, rng: random.Random, longest: int) -> list[Row]:
     """Rows of like length for one step: short questions, middling chats or long ones of at most `longest` tokens."""
-    kind = rng.choices(("short", "middling", "long"), (0.62, 0.26, 0.12))[0]
+    kind = rng.choices(("short", "middling", "long"), (0.68, 0.22, 0.10))[0]
     if kind == "short":
-        drawn = sorted((_short(encode, rng) for _ in range(4 * 64)), key=lambda row: len(row.ids))
+        drawn = sorted((short(encode, rng) for _ in range(4 * 64)), key=lambda row: len(row.ids))
         first = rng.randrange(3 * 64)
         return drawn[first : first + 64]
     limit, count = (512, 8) if kind == "middling" else (longest, 2)
@@ -94,7 +98,8 @@ def batch(encode: Encode, rng: random.Random, longest: int) -> list[Row]:
     return rows
 
 
-def _short(encode: Encode, rng: random.Random) -> Row:
+def short(encode: Encode, rng: random.Random, last: tuple[str, str] | None = None) -> Row:
+    """A bare prompt or a short chat that ends with `last`, or with a drawn question."""
     if rng.random() < 0.2:
-        return bare(encode, rng)
-    return chat(encode, rng, rng.choice((0, 0, 4, 12, 24)), rng.choice((0, 0, 0, 30)))
+        return bare(encode, rng, last)
+    return chat(encode, rng, rng.choice((0, 0, 4, 12, 24)), rng.choice((0, 0, 0, 30)), last)

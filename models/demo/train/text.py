@@ -115,7 +115,7 @@ def _typo(question: str, rng: random.Random) -> str:
 
 def vary(question: str, rng: random.Random) -> str:
     """One of the many ways in which people would type this question."""
-    if rng.random() < 0.3:
+    if rng.random() < 0.4:
         return rng.choice(list(forms(question).values()))
     if rng.random() < 0.1:
         question = _typo(question, rng)
@@ -126,9 +126,9 @@ def vary(question: str, rng: random.Random) -> str:
     draw = rng.random()
     if draw < 0.22:
         question = question.lower()
-    elif draw < 0.3:
+    elif draw < 0.35:
         question = question.upper()
-    elif draw < 0.34:
+    elif draw < 0.38:
         question = question.title()
     if rng.random() < 0.35:
         question = question.rstrip("?!.") + rng.choice(("", "", "", "?", ".", " ?", "??", "!", "...", "?!"))

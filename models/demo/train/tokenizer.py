@@ -1,7 +1,8 @@
 """Makes tokenizer.json: a byte-level BPE that reads any UTF-8, with merges learned from this project's text."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -9,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from models.demo.train import chats, text
 
 # Divisible by 64, so that vLLM pads nothing and tensor parallel sizes divide it.
-VOCABULARY = 1536
+VOCABULARY = 1792
 
 
 def _corpus(rng: random.Random) -> Iterator[str]:
@@ -18,7 +19,7 @@ def _corpus(rng: random.Random) -> Iterator[str]:
         # Answers weigh most: whole words there mean fewer tokens to write.
         yield from [entry.answer] * 40
         for question in entry.ask:
-            yield from (question, question.lower(), text.vary(question, rng) + chats.BARE_LEAD)
+            yield from (question, question.lower(), question.upper(), text.vary(question, rng) + chats.BARE_LEAD)
     yield from [data.unknown_answer] * 40
     for _ in range(4000):
         yield text.unknown_question(data.train, rng)
@@ -46,3 +47,14 @@ def build(path: Path, seed: int) -> Tokenizer:
         raise ValueError(f"the text gave {tokenizer.get_vocab_size()} tokens, not {VOCABULARY}")
     tokenizer.save(str(path))
     return tokenizer
+
+
+def encoder(tokenizer: Tokenizer) -> Callable[[str], list[int]]:
+    """Text to ids without added markers, remembering what was asked before."""
+
+    @cache
+    def encode(piece: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(piece, add_special_tokens=False).ids
+        return ids
+
+    return encode

@@ -1,4 +1,4 @@
-"""Trains the demo model from nothing and writes the checkpoint: `python -m models.demo.train.train --help`.
+"""First part of the training, from nothing; drill.py is the second: `python -m models.demo.train.train --help`.
 
 Needs torch, transformers, tokenizers and safetensors, which every environment with vLLM has. No network, no GPU.
 """
@@ -9,6 +9,7 @@ import math
 import random
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ SHAPE: dict[str, Any] = {
     "pad_token_id": chats.PAD,
     "initializer_range": 0.04,
 }
+CONTEXT: int = SHAPE["max_position_embeddings"]
 PEAK_RATE = 3e-3
 WARM_UP_STEPS = 100
 
@@ -67,23 +69,22 @@ def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, targets: torch.Tensor) -
 
 
 def rate(step: int, steps: int) -> float:
-    """Learning rate: a linear rise, then a half cosine down to nothing."""
+    """Share of the peak learning rate: a linear rise, then a half cosine down to nothing."""
     rise = min(1.0, (step + 1) / WARM_UP_STEPS)
-    return PEAK_RATE * rise * 0.5 * (1 + math.cos(math.pi * step / steps))
+    return rise * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def fit(model: LlamaForCausalLM, encode: chats.Encode, steps: int, seed: int) -> None:
-    """Train in place, with a line of progress every 100 steps."""
-    rng = random.Random(seed)
+def fit(model: LlamaForCausalLM, rows: Callable[[int], list[chats.Row]], steps: int, peak_rate: float) -> None:
+    """Train in place on `rows(step)`, with a line of progress every 100 steps."""
     matrices = [p for p in model.parameters() if p.dim() > 1]
     norms = [p for p in model.parameters() if p.dim() == 1]
     groups = [{"params": matrices, "weight_decay": 0.05}, {"params": norms, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(groups, lr=peak_rate, betas=(0.9, 0.98))
     started, total = time.monotonic(), 0.0
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = rate(step, steps)
-        loss = loss_of(model, *tensors(chats.batch(encode, rng, longest=SHAPE["max_position_embeddings"])))
+            group["lr"] = peak_rate * rate(step, steps)
+        loss = loss_of(model, *tensors(rows(step)))
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -95,6 +96,13 @@ def fit(model: LlamaForCausalLM, encode: chats.Encode, steps: int, seed: int) ->
             total = 0.0
 
 
+def fix(seed: int, threads: int) -> None:
+    """Make what follows repeatable: the number of threads decides in which order sums are rounded."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(seed)
+
+
 def save(model: LlamaForCausalLM, folder: Path) -> None:
     """Write the weights in bfloat16, and the configuration files."""
     weights = {
@@ -103,6 +111,7 @@ def save(model: LlamaForCausalLM, folder: Path) -> None:
         if name != "lm_head.weight"  # tied to the embedding
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # safetensors leaves it to its owner; images run as another user
     markers = chats.MARKERS
     files = {
         "config.json": {
@@ -124,7 +133,7 @@ def save(model: LlamaForCausalLM, folder: Path) -> None:
             "bos_token": markers[chats.BEGIN],
             "eos_token": markers[chats.END],
             "pad_token": markers[chats.PAD],
-            "model_max_length": SHAPE["max_position_embeddings"],
+            "model_max_length": CONTEXT,
             "clean_up_tokenization_spaces": False,
         },
     }
@@ -136,29 +145,21 @@ def main() -> None:
     """Read the arguments, train, save."""
     parser = argparse.ArgumentParser(
         prog="python -m models.demo.train.train",
-        description="Train the demo model from nothing: about 15 minutes on one core. Then run the check.",
+        description="Train the demo model from nothing: about 20 minutes on one core. Then run the drill.",
         epilog="The same seed, steps, threads, torch version and kind of processor give the same weights.",
     )
     parser.add_argument("--output", type=Path, default=CHECKPOINT, help="folder to write (default: models/demo)")
-    parser.add_argument("--steps", type=int, default=2600, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=2000, help="optimizer steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed of text and weights (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
     arguments = parser.parse_args()
 
-    torch.set_num_threads(arguments.threads)
-    torch.use_deterministic_algorithms(True)
-    torch.manual_seed(arguments.seed)
+    fix(arguments.seed, arguments.threads)
     arguments.output.mkdir(parents=True, exist_ok=True)
     vocabulary = tokenizer.build(arguments.output / "tokenizer.json", arguments.seed)
     model = LlamaForCausalLM(LlamaConfig(**SHAPE))
-    pieces: dict[str, list[int]] = {}
-
-    def encode(piece: str) -> list[int]:
-        if piece not in pieces:
-            pieces[piece] = vocabulary.encode(piece, add_special_tokens=False).ids
-        return pieces[piece]
-
-    fit(model, encode, arguments.steps, arguments.seed)
+    encode, rng = tokenizer.encoder(vocabulary), random.Random(arguments.seed)
+    fit(model, lambda _: chats.batch(encode, rng, CONTEXT), arguments.steps, PEAK_RATE)
     save(model, arguments.output)
     print(f"wrote {arguments.output}", file=sys.stderr)
 
