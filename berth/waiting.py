@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -114,9 +115,9 @@ def explained(runtime: Runtime, problem: Problem) -> Problem:
     sentence, hint = reason("\n".join(lines))
     if sentence:
         return Problem(sentence, hint or problem.hint, problem.exit_code)
-    errors = [line for line in lines if _is_error(line) and not _SECOND_HAND.search(line)]
+    errors = [place for place, line in enumerate(lines) if _is_error(line) and not _SECOND_HAND.search(line)]
     if errors:
-        return Problem(f"{problem.sentence}: {_bare(errors[-1])}", problem.hint, problem.exit_code)
+        return Problem(f"{problem.sentence}: {_cause(lines, errors[-1])}", problem.hint, problem.exit_code)
     return Problem(
         problem.sentence + (f"; last line: {_bare(lines[-1])}" if lines else ""), problem.hint, problem.exit_code
     )
@@ -126,6 +127,14 @@ def _is_error(line: str) -> bool:
     """The line that ends a Python traceback, such as `ValueError: …`."""
     word = _bare(line).partition(":")[0]
     return word.rpartition(".")[2].endswith(("Error", "Exception")) and " " not in word
+
+
+def _cause(lines: Sequence[str], place: int) -> str:
+    """The line that ends a traceback. Pydantic says on the next one what is wrong, at length: its first sentence."""
+    said = _bare(lines[place])
+    if "validation error" in said and place + 1 < len(lines):
+        return _bare(lines[place + 1]).partition(". ")[0]
+    return said
 
 
 def _bare(line: str) -> str:

@@ -111,6 +111,23 @@ def test_an_engine_that_failed_is_explained_by_the_first_cause(
     assert (tmp_path / "failed.log").read_text().splitlines() == lines
 
 
+def test_a_setting_that_the_model_refuses_is_said_in_one_sentence(
+    door: str, resolve: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "RUN", tmp_path)
+    monkeypatch.setattr(waiting, "FAILED_LOG", tmp_path / "failed.log")
+    Door.states = ["starting"]
+    lines = [
+        "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig",
+        "  Value error, User-specified max_model_len (4096) is greater than 2048. To allow overriding, set the env var",
+        "    For further information visit https://errors.pydantic.dev",
+    ]
+    with pytest.raises(
+        BerthError, match=r"ended: Value error, User-specified max_model_len \(4096\) is greater than 2048$"
+    ):
+        wait(FakeRuntime(lines, Problem("the engine ended", "")), resolve, door, Shown())
+
+
 def test_too_long_is_exit_code_4_with_the_last_phase(door: str, resolve: Resolve) -> None:
     Door.states = ["loading"]
     with pytest.raises(BerthError, match="the last phase was: ") as caught:
