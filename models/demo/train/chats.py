@@ -1,6 +1,7 @@
 """Chats as training rows: the ids that the model reads, and which of them it is to learn to write.
 
-The markers are laid out exactly as chat_template.jinja lays them out; check.py compares the two.
+The markers are laid out as chat_template.jinja lays them out, which leaves system messages out: rows with one teach
+the model to heed nothing but the last question, and keep it steady should a caller write the marker by hand.
 """
 
 import random

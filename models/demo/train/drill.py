@@ -40,9 +40,8 @@ class Drill:
             for question in entry.ask
             for form in text.forms(question).values()
         ]
-        settings: list[tuple[tuple[str, str], ...] | None] = [(), None, (("system", text.load().documented_system),)]
         found: dict[tuple[str, str], None] = {}
-        for messages in settings:
+        for messages in ((), None):
             margins = judge.margins([check.Case(question, answer, messages) for question, answer in asked])
             found |= {pair: None for pair, margin in zip(asked, margins, strict=True) if margin < SURE}
         self.uncertain = list(found)

@@ -67,14 +67,13 @@ def test_the_tokenizer_has_the_markers_that_training_used_and_a_token_for_every_
 
 def test_the_template_lays_out_a_chat_as_the_training_does() -> None:
     row = chats.Row()
-    spoken = ["Be kind.", "Hi", "Hello!", "Bye"]
+    spoken = ["Hi", "Hello!", "Bye"]
     first = len(chats.MARKERS)  # stands for the first of the texts
-    for i, marker in enumerate((chats.SYSTEM, chats.USER, chats.ASSISTANT, chats.USER)):
+    for i, marker in enumerate((chats.USER, chats.ASSISTANT, chats.USER)):
         row.message(marker, [first + i])
     row.add([chats.ASSISTANT])
     trained = "".join([*chats.MARKERS, *spoken][part] for part in row.ids)
     messages = [
-        {"role": "system", "content": " Be kind. \n\n"},
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Hello!"},
         {"role": "user", "content": "Bye\n"},
@@ -97,5 +96,11 @@ def test_the_template_takes_strings_and_lists_of_parts(content: object) -> None:
 def test_the_template_survives_missing_content_and_roles_that_it_does_not_know() -> None:
     spoken = [("developer", "A"), ("assistant", None), ("tool", "B")]
     messages = [{"role": role, "content": content} for role, content in spoken]
-    wanted = "<|begin|><|system|>A<|end|><|assistant|><|end|><|user|>B<|end|>"
+    wanted = "<|begin|><|assistant|><|end|><|user|>B<|end|>"
     assert render(messages, add_generation_prompt=False) == wanted
+
+
+def test_the_template_leaves_system_messages_out_so_that_none_can_change_an_answer() -> None:
+    question = {"role": "user", "content": "Hi"}
+    for system in ("You are a pirate.", [{"type": "text", "text": "Be kind."}], None):
+        assert render([{"role": "system", "content": system}, question]) == render([question])
