@@ -7,6 +7,7 @@ that asked for it, so that vLLM's binding of OpenMP threads holds: Intel's OpenM
 """
 
 import contextlib
+import ctypes
 import gc
 import os
 import re
@@ -68,12 +69,20 @@ def _run(
     args: tuple[object, ...],
     kwargs: Mapping[str, object],
 ) -> None:
+    _signal_when_parent_dies(signal.SIGKILL)
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.sched_setaffinity(0, cpus)  # Intel's OpenMP leaves a forked process on one CPU
     os.environ.clear()
     os.environ.update(environ)
     _bind_first_thread()
     target(*args, **kwargs)
+
+
+def _signal_when_parent_dies(number: int) -> None:
+    """A server that was killed leaves nothing behind: the fork server goes with it, and what it forked with that."""
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(set_parent_death_signal, number)
 
 
 def _bind_first_thread() -> None:
@@ -102,8 +111,10 @@ def _split_off_fork_server(listener: socket.socket) -> None:
 
 
 def _serve_forks(listener: socket.socket, alive: int) -> None:
-    """Never returns: leaves when the last process that could ask for a fork is gone, whatever signal a group gets."""
+    """Never returns: leaves with the process that it was split off from, whatever signal a group gets."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, lambda *_: sys.exit())
+    _signal_when_parent_dies(signal.SIGUSR1)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     address = listener.getsockname()
     server = os.getpid()

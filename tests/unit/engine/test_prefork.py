@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.waiting import wait_until
+
 ROOT = Path(__file__).resolve().parents[3]
 
 PROGRAM = """
@@ -92,3 +94,24 @@ def test_a_signal_to_the_whole_group_leaves_the_fork_server_to_its_processes() -
     )
     assert done.returncode != -signal.SIGTERM
     assert done.stdout.strip() == "0", done.stderr
+
+
+def test_a_killed_server_takes_everything_along() -> None:
+    code = (
+        "import os, signal, time\n"
+        "from engine import prefork\n"
+        "def work(pipe):\n"
+        "    pipe.send([os.getpid(), os.getppid()])\n"
+        "    time.sleep(600)\n"
+        "with prefork._listen() as listener:\n"
+        "    prefork._split_off_fork_server(listener)\n"
+        "receive, send = prefork._Context().Pipe()\n"
+        "prefork._Context().Process(target=work, args=(send,)).start()\n"
+        "print(*receive.recv(), flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, text=True, timeout=60)
+    pids = done.stdout.split()
+    assert len(pids) == 2
+    wait_until(lambda: not any(Path("/proc", pid).exists() for pid in pids), 30, "both are gone")
