@@ -94,6 +94,11 @@ class Deployment:
         name = problem.sentence.replace("=", " ").replace(":", " ").partition(" ")[0]
         return replace(problem, sentence=self.where(name) + problem.sentence)
 
+    def offline(self) -> "Deployment":
+        """The same deployment without the hub: vLLM would ask it for minutes, then fail."""
+        rest = {name: setting for name, setting in self.settings.items() if name != "HF_HUB_OFFLINE"}
+        return replace(self, settings=rest, shell={**self.shell, "HF_HUB_OFFLINE": "1"})  # noqa: S604 - no process
+
     def with_demo_model(self) -> "Deployment":
         """The same deployment, serving the model that comes with Berth."""
         place = len([file for file in self.files if file == device_file(self.device, self.root)])

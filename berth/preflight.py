@@ -79,12 +79,9 @@ def is_local_model(deployment: Deployment) -> bool:
     return model in ("", names.DEMO) or model.startswith(("/", "./", "../", "~")) or Path(model).is_dir()
 
 
-def ask_hub(deployment: Deployment, runtime: Runtime) -> hub.Answer | None:
-    """What the hub says about the model; None where no hub is needed, because the model is here."""
-    if is_local_model(deployment):
-        return None
-    answer = hub.ask(deployment.model, deployment.environ)
-    return None if not answer.reachable and runtime.has_model(deployment) else answer
+def ask_hub(deployment: Deployment) -> hub.Answer | None:
+    """What the hub says about the model; None where no hub is needed, because the model is a folder or built in."""
+    return None if is_local_model(deployment) else hub.ask(deployment.model, deployment.environ)
 
 
 def hub_problems(deployment: Deployment, runtime: Runtime, answer: hub.Answer) -> list[Problem]:

@@ -76,13 +76,16 @@ def plan(
 
 
 def check(deployment: Deployment, runtime: Runtime, progress: Progress) -> Deployment:
-    """Look at this machine. Returns the deployment, with the demo model where no hub answers and the user named none.
+    """Look at this machine. Where no hub answers: offline from the cache, else the demo model if the user named none.
 
     Raises BerthError with everything that stands in the way.
     """
     problems = preflight.problems(deployment, runtime)
-    answer = preflight.ask_hub(deployment, runtime)
-    if answer and not answer.reachable and not deployment.model_named_by_user:
+    answer = preflight.ask_hub(deployment)
+    if answer and not answer.reachable and runtime.has_model(deployment):
+        progress.say(f"no model hub can be reached ({answer.why}): serving {deployment.model} from the cache")
+        deployment = deployment.offline()
+    elif answer and not answer.reachable and not deployment.model_named_by_user:
         progress.say(
             f"no model hub can be reached ({answer.why}) and {deployment.model} is not in the cache: "
             "serving the built-in demo model instead"

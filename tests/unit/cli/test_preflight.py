@@ -125,8 +125,10 @@ def test_no_hub_and_a_model_named_is_an_error(resolve: Resolve) -> None:
 def test_no_hub_but_the_model_in_the_cache_is_fine(resolve: Resolve) -> None:
     runtime = FakeRuntime()
     runtime.cached = True
-    asked = resolve("env/cpu.env", shell=shell(HF_HUB_OFFLINE="1"))
-    assert up.check(asked, runtime, Progress()).model == "some/model"  # type: ignore[arg-type]
+    asked = resolve("env/cpu.env", shell=shell(HF_ENDPOINT=f"http://127.0.0.1:{free_port()}"))
+    found = up.check(asked, runtime, Progress())  # type: ignore[arg-type]
+    assert found.model == "some/model"
+    assert found.environ["HF_HUB_OFFLINE"] == found.shell["HF_HUB_OFFLINE"] == "1"
 
 
 def test_a_hub_that_knows_the_model_is_fine(resolve: Resolve, hub_address: str) -> None:
