@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from engine import inductor
+from engine.messages import say
 
 # What the engine and the worker import; the first must come first, as vLLM's own worker says.
 _PRELOAD = (
@@ -156,17 +157,26 @@ def _imported() -> Mapping[str, ModuleType]:
     40 % of the time, to find next to nothing. What is there then stays, so later collections and forks pass it over.
     """
     gc.disable()
-    modules = {name: import_module(name) for name in (*_PRELOAD, *_STARTERS, _REGISTRY)}
-    gc.freeze()
-    gc.enable()
-    return modules
+    try:
+        return {name: import_module(name) for name in (*_PRELOAD, *_STARTERS, _REGISTRY)}
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def main() -> None:
     """Import, split off the fork server, and go on as vLLM's own program: `python -m engine.prefork vllm serve …`."""
     sys.argv = sys.argv[1:]
     inductor.hand_out_answers(os.environ)
-    modules = _imported()
+    try:
+        _share_one_import(_imported())
+    except ImportError as error:  # a vLLM that is laid out otherwise starts as it always does
+        say(f"vLLM's processes import it each for themselves ({error})")
+    program: Any = import_module("vllm.entrypoints.cli.main")
+    program.main()
+
+
+def _share_one_import(modules: Mapping[str, ModuleType]) -> None:
     _keep_process_titles()
     # A model's class is looked at in a fresh interpreter lest that wake a GPU; a CPU is awake.
     vars(modules[_REGISTRY])["_run_in_subprocess"] = lambda look: look()
@@ -177,8 +187,6 @@ def main() -> None:
             vars(modules[name])["get_mp_context"] = lambda: shared
         with listener:
             _split_off_fork_server(listener)
-    program: Any = modules["vllm.entrypoints.cli.main"]
-    program.main()
 
 
 if __name__ == "__main__":

@@ -115,3 +115,19 @@ def test_a_killed_server_takes_everything_along() -> None:
     pids = done.stdout.split()
     assert len(pids) == 2
     wait_until(lambda: not any(Path("/proc", pid).exists() for pid in pids), 30, "both are gone")
+
+
+def test_a_vllm_that_is_laid_out_otherwise_starts_as_it_always_does(tmp_path: Path) -> None:
+    package = tmp_path / "vllm" / "entrypoints" / "cli"
+    package.mkdir(parents=True)
+    (package / "main.py").write_text("import sys\ndef main(): print('started', sys.argv)\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "engine.prefork", "vllm", "serve", "tiny"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "started ['vllm', 'serve', 'tiny']\n"
+    assert "import it each for themselves" in done.stderr
