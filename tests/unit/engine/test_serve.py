@@ -3,9 +3,12 @@
 import os
 import pwd
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def run(*args: str, home: Path, user: int | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *args: str, home: Path, user: int | None = None, python: str = sys.executable, **environ: str
+) -> subprocess.CompletedProcess[str]:
     clean = {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
@@ -22,8 +27,8 @@ def run(*args: str, home: Path, user: int | None = None, **environ: str) -> subp
         "LLM_VLLM_MODEL_NAME": "demo",
     }
     settings = {name: value for name, value in {**clean, **environ}.items() if value != "-"}
-    command = [sys.executable, "-P", "-m", "engine.serve", *args]
-    return subprocess.run(command, env=settings, capture_output=True, text=True, user=user)
+    command = [python, "-P", "-m", "engine.serve", *args]
+    return subprocess.run(command, env=settings, capture_output=True, text=True, user=user, cwd="/")
 
 
 def test_dry_run_prints_the_command_and_every_decision(tmp_path: Path) -> None:
@@ -103,11 +108,31 @@ def test_an_unreadable_catalog_is_a_missing_prerequisite(tmp_path: Path) -> None
     assert "write_catalog" in done.stderr
 
 
+def python_for_anyone() -> str:
+    """A Python that any user may run: this one may stand in a folder that is root's alone."""
+    for python in (os.path.realpath(sys.executable), "/usr/bin/python3"):
+        if all(folder.stat().st_mode & 0o001 for folder in Path(python).parents):
+            return python
+    pytest.skip("every Python here stands in a folder that only root may enter")
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """The launcher and the demo model where any user may read them, as in an image."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for part in ("engine", "models/demo"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        yield folder
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may take on an unknown uid")
-def test_an_unknown_uid_with_home_at_the_root_gets_a_home_a_name_and_caches(tmp_path: Path) -> None:
+def test_an_unknown_uid_with_home_at_the_root_gets_a_home_a_name_and_caches(open_folder: Path) -> None:
     with pytest.raises(KeyError):
         pwd.getpwuid(1000540000)
-    done = run("--dry-run", home=Path("/"), user=1000540000)
+    python = python_for_anyone()
+    done = run("--dry-run", home=Path("/"), user=1000540000, python=python, PYTHONPATH=str(open_folder))
     assert done.returncode == 0, done.stderr
     for words in ("HOME=/tmp/berth-home-1000540000", "USER=uid1000540000", "TORCHINDUCTOR_CACHE_DIR=/tmp/"):
         assert words in done.stdout
