@@ -35,6 +35,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("checkout")
     for part in ("engine", "berth", "compose", "env", "models", "microservice"):
         shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "local.env"))
+    for dockerfile in ROOT.glob("Dockerfile.*"):
+        shutil.copy(dockerfile, copy)
     for file in FILES:
         text = (ROOT / file).read_text(encoding="utf-8")
         for old, new in SETTINGS.items():
