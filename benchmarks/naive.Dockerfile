@@ -1,7 +1,7 @@
 # check=error=true
 #
 # What the CPU image is measured against: vLLM from the Python index on a slim base, as one would write it in five minutes.
-# It has the compiler that vLLM needs to start, and no tuning. Built by benchmarks/image-size and benchmarks/startup.
+# It has the compiler and the library that vLLM needs to start, and no tuning. Built by benchmarks/image-size and benchmarks/startup.
 
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
@@ -10,7 +10,7 @@ FROM scratch AS wheels
 
 FROM ${BASE_IMAGE}
 ARG VLLM_VERSION=0.32.0
-RUN apt-get update && apt-get install -y --no-install-recommends g++ && apt-get clean && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends g++ libnuma1 && apt-get clean && rm -rf /var/lib/apt/lists/*
 # The Python index has torchvision, torchaudio and torchcodec as CUDA builds only, with which vLLM does not start.
 RUN --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=secret,id=ca,target=/run/secrets/ca \
