@@ -1,14 +1,13 @@
 """The verbs, each a thin face of a function that returns data. Imports stand inside: `--help` must be quick."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from berth.options import CODES, Debug, Device, DryRun, Env, Json, RuntimeName, examples
 from berth.output import commands, show, table
-
-CODES = "Exit codes: 0 ok, 1 failed, 2 bad usage or bad setting, 3 missing prerequisite, 4 not ready in time."
+from berth.verbs import cluster, fleet, sif, tunnels
 
 app = typer.Typer(
     name="berth",
@@ -18,23 +17,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
 )
-
-Env = Annotated[
-    list[Path] | None,
-    typer.Option("--env", metavar="FILE", help="An env file; may be given several times, later ones win."),
-]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, …; found on this machine unless given.")]
-RuntimeName = Annotated[
-    str | None, typer.Option("--runtime", help="compose or native; Compose if a Docker Engine answers, unless given.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the exact commands and start nothing.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
-
-
-def examples(*lines: str) -> str:
-    """The end of a verb's help."""
-    return "Examples:\n\n" + "\n\n".join(f"    scripts/{line}" for line in lines) + f"\n\n{CODES}"
 
 
 def version(wanted: bool) -> None:
@@ -239,3 +221,7 @@ def doctor(device: Device = None, runtime: RuntimeName = None, as_json: Json = F
     else:
         table([finding.row() for finding in findings], examination.HEADS)
     raise typer.Exit(Exit.MISSING_PREREQUISITE if broken else Exit.OK)
+
+
+for verbs in (cluster, tunnels, fleet, sif):
+    app.add_typer(verbs.app)

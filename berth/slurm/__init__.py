@@ -1,0 +1,1 @@
+"""Deployments as Slurm jobs: the site, the cluster, the store, the queue, and what is submitted."""

@@ -1,0 +1,1 @@
+"""Verbs, a family to a module; `berth/cli.py` puts them together."""
