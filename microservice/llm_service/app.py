@@ -24,7 +24,7 @@ _MODELS_SECONDS = 10.0
 def create_app(settings: Settings) -> FastAPI:
     """Return the application for these settings. Connections are opened when it starts and closed when it stops."""
 
-    relay = Relay(settings)
+    relay = Relay(settings.engine, settings.connect_seconds)
     connector = build_connector(settings, relay)
     watch = EngineWatch(relay)
 

@@ -2,18 +2,16 @@
 
 import asyncio
 import io
-import ipaddress
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import aiohttp
 
+from llm_service.address import Address, goes_direct
 from llm_service.errors import EngineLost, EngineNotReady, EngineTimeout, ServiceError
-from llm_service.settings import Settings
 
 # vLLM closes idle connections after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE); a request sent at that moment would be lost.
 KEEP_ALIVE_SECONDS = 3.0
@@ -51,22 +49,15 @@ class Connector(Protocol):
         """Close every connection to the engine; may be called again."""
 
 
-def goes_direct(endpoint: str) -> bool:
-    """Say whether an address is this machine, a private one, or a bare name of a container network: never by proxy."""
-    host = urlsplit(endpoint).hostname or ""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return "." not in host or host.endswith((".local", ".svc", ".internal"))
-    return address.is_loopback or address.is_private
-
-
 def translated(error: BaseException) -> ServiceError:
     """Say what a failure of the HTTP client means for the request."""
     if isinstance(error, aiohttp.ClientConnectorError):
-        if isinstance(error.os_error, ConnectionRefusedError):
+        if isinstance(error.os_error, ConnectionRefusedError | FileNotFoundError):  # no listener, or no socket yet
             return EngineNotReady("The engine is starting: nothing listens at its address yet.", phase=Phase.STARTING)
-        return EngineNotReady("The engine is unreachable: no such name, or no route to it.", phase=Phase.UNREACHABLE)
+        reason = "no such name, or no route to it"
+        if isinstance(error.os_error, PermissionError):
+            reason = "this user may not open its socket"
+        return EngineNotReady(f"The engine is unreachable: {reason}.", phase=Phase.UNREACHABLE)
     if isinstance(error, ssl.SSLError | aiohttp.ClientSSLError):
         return EngineNotReady("The engine is unreachable: its certificate is not accepted.", phase=Phase.UNREACHABLE)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -86,19 +77,23 @@ class Relay:
 
     _session: aiohttp.ClientSession
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._base = settings.endpoint
+    def __init__(self, address: Address, connect_seconds: float) -> None:
+        self._address = address
+        self._base = address.base
+        self._connect_seconds = connect_seconds
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        if settings.api_key is not None:
-            self._headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
+        if address.key is not None:
+            self._headers["Authorization"] = f"Bearer {address.key}"
 
     async def start(self) -> None:
         """Open the pool of connections."""
+        path = self._address.socket
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_seconds),
-            trust_env=not goes_direct(self._base),
+            connector=aiohttp.UnixConnector(path, limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS)
+            if path
+            else aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_seconds),
+            trust_env=not goes_direct(self._address.base),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept"),

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from llm_service.address import Address, normalized
 from llm_service.environment import cleaned
 
 KEY_FILE = Path("/run/secrets/vllm_api_key")
@@ -46,14 +46,6 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-def _endpoint(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise ValueError("not an address")
-    parts.port  # noqa: B018 - raises ValueError when it is no port
-    return value.rstrip("/").removesuffix("/v1").rstrip("/")
-
-
 def _key(value: str) -> str:
     # The key becomes a header, so a blank or a line break in it would be another header.
     if not re.fullmatch(r"[\x21-\x7e]+", value):
@@ -76,11 +68,11 @@ class Settings(BaseModel):
 
     host: str = _field("LLM_USVC_HOST", "Address to listen on.", "an address of this machine", "127.0.0.1")
     port: int = _field("LLM_USVC_PORT", "Port to listen on; 0 picks a free one.", "0 to 65535", 9000, ge=0, le=65535)
-    endpoint: Annotated[str, BeforeValidator(_endpoint)] = _field(
+    endpoint: Annotated[str, BeforeValidator(normalized)] = _field(
         "LLM_VLLM_ENDPOINT",
         "Where the engine is. Older names: `LLM_MODEL_SERVER_ENDPOINT`, `LLM_ENDPOINT`. "
         "Unset, it is this machine at the engine's port, `LLM_VLLM_PORT`.",
-        "http://host:port or https://host:port, without /v1",
+        "http://host:port or https://host:port, without /v1, or unix:///path/of/a.socket",
         "http://127.0.0.1:8008",
     )
     model: str | None = _field(
@@ -140,6 +132,11 @@ class Settings(BaseModel):
         60,
         ge=0,
     )
+
+    @property
+    def engine(self) -> Address:
+        """Where the engine is, with its key."""
+        return Address(self.endpoint, self.api_key.get_secret_value() if self.api_key else None)
 
     def masked(self) -> dict[str, object]:
         """Return the effective values by variable name, secrets hidden, for the log."""

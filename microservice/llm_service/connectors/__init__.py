@@ -19,5 +19,5 @@ def build_connector(settings: Settings, relay: Relay) -> Connector:
         # Imported only when asked for: it is an optional extra.
         from llm_service.connectors.langchain import LangChainConnector
 
-        return LangChainConnector(settings)
+        return LangChainConnector(settings.engine, settings.connect_seconds)
     return relay

@@ -15,9 +15,9 @@ from langchain_core.messages import AIMessage, convert_to_messages
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
+from llm_service.address import Address, goes_direct
 from llm_service.errors import BadRequest, EngineLost, EngineNotReady, EngineTimeout, ServiceError
-from llm_service.relay import KEEP_ALIVE_SECONDS, Phase, Reply, goes_direct
-from llm_service.settings import Settings
+from llm_service.relay import KEEP_ALIVE_SECONDS, Phase, Reply
 
 _NOT_CARRIED = ("n", "tools", "logprobs")
 
@@ -25,17 +25,18 @@ _NOT_CARRIED = ("n", "tools", "logprobs")
 class LangChainConnector:
     """Carries a chat request through ChatOpenAI and writes OpenAI's JSON from what comes back."""
 
-    def __init__(self, settings: Settings) -> None:
-        key = settings.api_key or SecretStr("none")
+    def __init__(self, address: Address, connect_seconds: float) -> None:
+        limits = httpx2.Limits(max_connections=None, keepalive_expiry=KEEP_ALIVE_SECONDS)
         self._client = httpx2.AsyncClient(
-            trust_env=not goes_direct(settings.endpoint),
-            timeout=httpx2.Timeout(None, connect=settings.connect_seconds),
-            limits=httpx2.Limits(max_connections=None, keepalive_expiry=KEEP_ALIVE_SECONDS),
+            transport=httpx2.AsyncHTTPTransport(uds=address.socket, limits=limits) if address.socket else None,
+            trust_env=not goes_direct(address.base),
+            timeout=httpx2.Timeout(None, connect=connect_seconds),
+            limits=limits,
         )
         self._chat = ChatOpenAI(
             model="named-by-each-request",
-            base_url=f"{settings.endpoint}/v1",
-            api_key=key,
+            base_url=f"{address.base}/v1",
+            api_key=SecretStr(address.key or "none"),
             http_async_client=self._client,
             max_retries=0,
             use_responses_api=False,

@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -42,6 +43,22 @@ class Running:
         self.server.should_exit = True
         self._thread.join(20)
         assert not self._thread.is_alive()
+
+
+class SocketEngine(StubEngine):
+    """A stub engine that listens on a Unix socket; until `listen` there is no such file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.socket.close()
+        self.path = path
+        self.url = f"unix://{path}"
+
+    def listen(self) -> None:
+        """Make the socket and begin to accept connections."""
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.bind(str(self.path))
+        super().listen()
 
 
 @dataclass

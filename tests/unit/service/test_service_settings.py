@@ -68,6 +68,8 @@ def test_the_engines_port_is_followed_when_no_endpoint_is_given() -> None:
         ("LLM_VLLM_ENDPOINT", "engine:8008"),
         ("LLM_VLLM_ENDPOINT", "http://engine:port"),
         ("LLM_VLLM_ENDPOINT", "http://user:pass@engine"),
+        ("LLM_VLLM_ENDPOINT", "unix://relative.sock"),
+        ("LLM_VLLM_ENDPOINT", "unix:///" + "a" * 107),
         ("LLM_STREAM_FORMAT", "xml"),
         ("LLM_CONNECTOR", "openai"),
         ("LLM_DISABLE_STREAMING", "perhaps"),
