@@ -11,8 +11,8 @@ from berth.buildlog import BuildLog
 from berth.errors import Exit, failed
 from berth.host import dockers
 from berth.paths import ROOT, RUN, shown
-from berth.phases import BUILDING, PULLING, Phase
 from berth.progress import Progress
+from engine.phases import BUILDING, PULLING, Phase
 
 UID = 10001  # the user of every image; the Dockerfiles and their tests hold it
 

@@ -1,41 +1,14 @@
-"""Reads log files as they grow; carriage returns of progress bars count as line ends."""
+"""The ends of log files, and what is added to them."""
 
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from engine.growing import Growing, split
+
 POLL_S = 0.2
 _BLOCK = 1 << 16
-_LINE_END = re.compile(r"[\r\n]+")
-
-
-class Growing:
-    """One file, read on from where the last read ended; it may not exist yet, and may be replaced by a shorter one."""
-
-    def __init__(self, path: Path, offset: int = 0) -> None:
-        self.path, self.offset, self._rest = path, offset, b""
-
-    def lines(self) -> list[str]:
-        """The whole lines that have come since the last call."""
-        try:
-            if self.path.stat().st_size < self.offset:
-                self.offset, self._rest = 0, b""
-            with open(self.path, "rb") as file:
-                file.seek(self.offset)
-                new = file.read()
-        except OSError:
-            return []
-        self.offset += len(new)
-        cut = max((self._rest + new).rfind(b"\n"), (self._rest + new).rfind(b"\r")) + 1
-        whole, self._rest = (self._rest + new)[:cut], (self._rest + new)[cut:]
-        return split(whole.decode(errors="replace"))
-
-
-def split(text: str) -> list[str]:
-    """Lines that say something."""
-    return [line for line in _LINE_END.split(text) if line.strip()]
 
 
 def tail(path: Path, count: int | None) -> tuple[list[str], int]:

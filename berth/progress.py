@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from berth.phases import READY, Phase
+from engine.phases import READY, Phase
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

@@ -11,12 +11,12 @@ from berth.deployment import Deployment
 from berth.errors import BerthError, Exit, Problem, failed
 from berth.host import hub
 from berth.host.installing import reason
-from berth.logfiles import split
 from berth.paths import RUN, shown
-from berth.phases import DOWNLOADING, READY, STARTING, Phase, phase_of
 from berth.preflight import is_local_model
 from berth.progress import Progress
 from berth.runtimes import ENGINE, Runtime
+from engine.growing import split
+from engine.phases import DOWNLOADING, READY, STARTING, Phase, phase_of
 
 POLL_S = 0.5
 DOWNLOAD_POLL_S = 2.0

@@ -3,24 +3,15 @@
 import http.client
 import json
 import os
-import socket
 import ssl
 import sys
 from collections.abc import Mapping
 
 from engine import arguments, catalog, credentials, names, settings
+from engine.unix_http import UnixConnection
 
 TIMEOUT_S = 5.0  # an engine busy with a long prefill still answers these two paths at once
 _EVERYWHERE = ("0.0.0.0", "::", "")  # listening there, an engine answers on loopback
-
-
-class _OverSocketFile(http.client.HTTPConnection):
-    """HTTP over the Unix socket that VLLM_UDS names."""
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.host)
 
 
 def healthy(environ: Mapping[str, str]) -> bool:
@@ -58,7 +49,7 @@ def _get(path: str, values: Mapping[str, str], headers: Mapping[str, str]) -> by
 
 def _connection(values: Mapping[str, str]) -> http.client.HTTPConnection:
     if path := values.get("uds"):
-        return _OverSocketFile(path, timeout=TIMEOUT_S)
+        return UnixConnection(path, TIMEOUT_S)
     host, port = values.get("host", names.DEFAULT_HOST), int(values.get("port", names.DEFAULT_PORT))
     address = "127.0.0.1" if host in _EVERYWHERE else host
     if "ssl-certfile" in values:  # the certificate is for the name that clients use, not for loopback

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
-from berth.logfiles import split
 from berth.runtimes import local_url
+from engine.growing import split
 
 if TYPE_CHECKING:
     from docker.models.containers import Container

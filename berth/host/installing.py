@@ -9,10 +9,10 @@ from pathlib import Path
 from berth import package_sources
 from berth.errors import Exit, failed
 from berth.host import processes
-from berth.logfiles import Growing
 from berth.paths import ROOT, RUN, STATE, shown
-from berth.phases import INSTALLING, Phase
 from berth.progress import Progress
+from engine.growing import Growing
+from engine.phases import INSTALLING, Phase
 
 POLL_S = 0.2
 ENDING_S = 5.0

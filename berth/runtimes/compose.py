@@ -16,11 +16,11 @@ from berth.errors import Exit, Problem, failed
 from berth.host import containers, dockers, hub, machine
 from berth.host.installing import reason
 from berth.paths import ROOT, from_root, in_root, shown
-from berth.phases import STARTING, Phase
 from berth.progress import Progress
 from berth.runtimes import ENGINE, SERVICE, Endpoint, Part, Status
 from engine import credentials, names
 from engine.messages import mask
+from engine.phases import STARTING, Phase
 
 if TYPE_CHECKING:
     from docker.models.containers import Container

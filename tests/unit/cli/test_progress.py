@@ -3,8 +3,8 @@
 import pytest
 
 from berth import progress
-from berth.phases import DOWNLOADING, LOADING, Phase
 from berth.progress import Progress
+from engine.phases import DOWNLOADING, LOADING, Phase
 
 
 def test_a_phase_is_one_line_however_often_it_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from berth import waiting
 from berth.errors import BerthError, Problem
-from berth.phases import Phase
 from berth.progress import Progress
+from engine.phases import Phase
 from tests.support.waiting import free_port
 from tests.unit.cli.conftest import Resolve
 

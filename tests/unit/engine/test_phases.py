@@ -2,7 +2,7 @@
 
 import pytest
 
-from berth.phases import COMPILING, LOADING, STARTING, WARMING, Phase, phase_of
+from engine.phases import COMPILING, LOADING, STARTING, WARMING, Phase, phase_of
 
 
 @pytest.mark.parametrize(
