@@ -1,5 +1,55 @@
 """Many jobs: `gc`, `cost` and `launch-many`. Imports stand inside: `--help` must be quick."""
 
+from typing import Annotated
+
 import typer
 
+from berth.options import Json, Site, examples
+from berth.output import show, table
+
 app = typer.Typer()
+
+
+@app.command(epilog=examples("berth cost", "berth cost llama-3.1-8b --price 2.10", "berth cost --json"))
+def cost(
+    name: Annotated[str | None, typer.Argument(help="A deployment; all of them unless given.")] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="What a GPU-hour (CPU-hour) costs, in your money.")] = None,
+    site: Site = None,
+    as_json: Json = False,
+) -> None:
+    """Say what the jobs used: time, GPU-hours from Slurm's accounts, tokens, and tokens for a GPU-hour."""
+    from berth.slurm import api
+    from berth.slurm import cost as costs
+
+    bill = api.cost(name, site=site)
+    if as_json:
+        show(bill.facts(price))
+        return
+    table([use.row(price) for use in [*bill.uses, *bill.totals()]], costs.HEADS)
+    for note in bill.notes:
+        typer.echo(note, err=True)
+
+
+@app.command(epilog=examples("berth gc", "berth gc --older-than 1d --yes"))
+def gc(
+    older_than: Annotated[str, typer.Option(metavar="TIME", help="Runs and deployments unchanged for longer.")] = "7d",
+    yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed.")] = False,
+    site: Site = None,
+    as_json: Json = False,
+) -> None:
+    """List what ended jobs left behind; delete it with --yes. Models and compiled code are kept.
+
+    Old runs and their logs, endpoint files of dead jobs, connections to jobs that are gone, images half made.
+    """
+    from berth.slurm import api, durations
+    from berth.slurm import gc as leftovers
+
+    found = api.gc(durations.parse(older_than, "--older-than"), delete=yes, site=site)
+    total = sum(each.bytes for each in found)
+    if as_json:
+        show({"deleted": yes, "bytes": total, "leftovers": [each.facts() for each in found]})
+        return
+    table([each.row() for each in found], leftovers.HEADS)
+    count = f"{len(found)} leftover{'' if len(found) == 1 else 's'}, {leftovers.size(total)}"
+    hint = "" if yes or not found else "; delete with: scripts/berth gc --yes"
+    typer.echo(f"{count}{' deleted' if yes and found else ''}{hint}", err=True)

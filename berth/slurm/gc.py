@@ -1,0 +1,157 @@
+"""`berth gc`: what dead jobs left behind. Never a model, never compiled code, never anything of a job that lives."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from berth.slurm import queue
+from berth.slurm.store import EndpointFile, Store
+
+DAY = 86400
+HALF_MADE_S = 6 * 3600  # no conversion takes longer: a multi-gigabyte image is minutes
+HEADS = ("what", "where", "size", "why")
+# Kilobytes, the newest change and the path of each; du counts a directory once a call, so each level is a call.
+_SIZES = """
+cd "$1" 2>/dev/null || exit 0
+for level in deployments/*/runs/* deployments/* sif/* sif/.[!.]*; do [ -e "$level" ] && printf '%s\\0' "$level"; done |
+    xargs -0 -r -n 1 du -sk --time --time-style=+%s -- 2>/dev/null
+exit 0
+"""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """One thing that nobody needs. `kind` is deployment, run, endpoint, image, connection or node."""
+
+    kind: str
+    where: str
+    bytes: int
+    why: str
+
+    def facts(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return dataclasses.asdict(self)
+
+    def row(self) -> tuple[str, ...]:
+        """What a person reads."""
+        return (self.kind, self.where, size(self.bytes) if self.bytes else "", self.why)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A path of the store, its size, and when anything in it last changed."""
+
+    path: str
+    bytes: int
+    changed: float
+
+
+def find(store: Store, older_than_s: float = 7 * DAY, now: float | None = None) -> list[Leftover]:
+    """What is left over on the cluster. Raises BerthError where the queue cannot be read: nothing is known then."""
+    now = now or time.time()
+    records = {name: {each.run: each for each in store.endpoints(name)} for name in store.names()}
+    beating = {run for runs in records.values() for run, record in runs.items() if record.alive(now)}
+    live = live_jobs(store) | beating
+    return [
+        *_stale(store, records, live, now),
+        *_old(store, records, live, now - older_than_s),
+        *_half_made(store, now),
+    ]
+
+
+def clear(store: Store, found: Sequence[Leftover]) -> None:
+    """Delete what was found, unless its job has come to life since. Raises BerthError."""
+    live = live_jobs(store)
+    for each in found:
+        parts = each.where.removeprefix(f"{store.root}/deployments/").split("/")
+        if each.kind == "endpoint":
+            if parts[2] not in live:
+                _end(store, each.where)
+        elif each.kind == "run":
+            if parts[2] not in live:
+                store.cluster.remove(each.where)
+        elif each.kind == "deployment":
+            if not _lives(store, parts[0], live):
+                store.cluster.remove(each.where)
+        elif each.kind == "image":
+            store.cluster.remove(each.where)
+
+
+def live_jobs(store: Store) -> set[str]:
+    """The runs that wait or work: job ids, and ids of array tasks."""
+    return {job.id for job in queue.jobs(store.cluster)}
+
+
+def _stale(store: Store, records: dict[str, dict[str, EndpointFile]], live: set[str], now: float) -> Iterator[Leftover]:
+    """Endpoint files that still claim to be at work after their job has gone."""
+    for name, runs in records.items():
+        for run, record in runs.items():
+            if record.stale(now) and run not in live:
+                where = f"{store.deployment_dir(name)}/runs/{run}/endpoint.json"
+                yield Leftover("endpoint", where, 0, f"says {record.state}, and job {run} has ended")
+
+
+def _old(
+    store: Store, records: dict[str, dict[str, EndpointFile]], live: set[str], before: float
+) -> Iterator[Leftover]:
+    """Deployments with nothing alive and nothing recent, and old runs of the others."""
+    entries = {entry.path.removeprefix(f"{store.root}/deployments/"): entry for entry in sizes(store)}
+    for name in records:
+        mine = {path: entry for path, entry in entries.items() if path == name or path.startswith(f"{name}/runs/")}
+        whole = mine.pop(name, None)
+        if whole and whole.changed < before and not _lives(store, name, live):
+            yield Leftover("deployment", whole.path, whole.bytes, f"no job of it, unchanged for {_days(whole)}")
+            continue
+        for path, entry in mine.items():
+            if entry.changed < before and path.rpartition("/")[2] not in live:
+                yield Leftover("run", entry.path, entry.bytes, f"its job has ended, unchanged for {_days(entry)}")
+
+
+def _lives(store: Store, name: str, live: set[str]) -> bool:
+    """Whether a deployment has a job in the queue: by its own list, or by a run of somebody's sbatch."""
+    deployed = store.load(name)
+    jobs = {*(deployed.jobs if deployed else ()), *store.cluster.listdir(f"{store.deployment_dir(name)}/runs")}
+    return any(job in live or any(each.startswith(f"{job}_") for each in live) for job in jobs)
+
+
+def _half_made(store: Store, now: float) -> Iterator[Leftover]:
+    """What conversions that were killed left beside the images."""
+    for entry in sizes(store):
+        inside, _, name = entry.path.removeprefix(f"{store.root}/").partition("/")
+        if inside == "sif" and not name.endswith((".sif", ".lock")) and entry.changed < now - HALF_MADE_S:
+            yield Leftover("image", entry.path, entry.bytes, "a conversion that did not end")
+
+
+def sizes(store: Store) -> list[Entry]:
+    """Deployments, runs and images of the store, each with its size and newest change."""
+    said = store.cluster.run(["sh", "-c", _SIZES, "sh", store.root], check=False, timeout_s=600).stdout
+    found = []
+    for line in said.splitlines():
+        kilobytes, changed, path = (*line.split("\t", 2), "", "")[:3]
+        if kilobytes.isdigit() and changed.isdigit():
+            found.append(Entry(f"{store.root}/{path}", int(kilobytes) * 1024, float(changed)))
+    return found
+
+
+def _end(store: Store, path: str) -> None:
+    """Write the end that the job had no time to write; its tokens stay for `berth cost`."""
+    said = json.loads(store.cluster.read(path) or b"{}")
+    said.update(state="failed", reason="the job ended without a word; found by berth gc")
+    store.cluster.write(path, json.dumps(said).encode())
+
+
+def _days(entry: Entry) -> str:
+    days = int((time.time() - entry.changed) // DAY)
+    return f"{days} day{'' if days == 1 else 's'}"
+
+
+def size(count: float) -> str:
+    """Bytes for a person."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TB"

@@ -1,0 +1,115 @@
+"""Leftovers: what is one, and what is never touched."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from berth.errors import BerthError
+from berth.slurm import gc
+from berth.slurm.cluster import Completed
+from tests.support import fake_slurm
+
+DAY = 86400
+
+
+def age(place: Path, days: float) -> Path:
+    """Make all of a directory look untouched for so long."""
+    moment = time.time() - days * DAY
+    for path in [*place.rglob("*"), place]:
+        os.utime(path, (moment, moment))
+    return place
+
+
+def in_queue(*jobs: str) -> str:
+    return "".join(f"{job}|RUNNING|None|n1|1|2026-11-21T10:00:00|2026-11-21T11:00:00|30:00|demo\n" for job in jobs)
+
+
+def found(store, **how) -> list[tuple[str, str]]:
+    root = store.root
+    return sorted((each.kind, each.where.removeprefix(f"{root}/")) for each in gc.find(store, **how))
+
+
+def test_an_old_deployment_without_jobs_goes_as_a_whole(tmp_path: Path):
+    store = fake_slurm.store(tmp_path, squeue="")
+    fake_slurm.run(store, "old", "12", state="stopped")
+    age(fake_slurm.deployment(store, "old", "12"), 30)
+    assert found(store) == [("deployment", "deployments/old")]
+    gc.clear(store, gc.find(store))
+    assert store.names() == []
+
+
+def test_of_a_deployment_that_runs_only_the_old_runs_of_other_jobs_go(tmp_path: Path):
+    store = fake_slurm.store(tmp_path, squeue=in_queue("13"))
+    place = fake_slurm.deployment(store, "demo", "12", "13")
+    age(fake_slurm.run(store, "demo", "12", state="stopped"), 30)
+    age(fake_slurm.run(store, "demo", "13", state="ready", heartbeat=time.time()), 30)
+    age(place, 30)
+    assert found(store) == [("run", "deployments/demo/runs/12")]
+    gc.clear(store, gc.find(store))
+    assert store.cluster.listdir(f"{place}/runs") == ["13"]
+
+
+@pytest.mark.parametrize("queued", ["14", "14_0", "14_3"])
+def test_a_deployment_whose_job_still_waits_is_kept(tmp_path: Path, queued: str):
+    store = fake_slurm.store(tmp_path, squeue=in_queue(queued))
+    age(fake_slurm.deployment(store, "demo", "14"), 30)
+    assert found(store) == []
+
+
+def test_recent_runs_are_kept_and_the_limit_can_be_given(tmp_path: Path):
+    store = fake_slurm.store(tmp_path, squeue="")
+    fake_slurm.run(store, "demo", "12", state="stopped")
+    age(fake_slurm.deployment(store, "demo", "12"), 2)
+    assert found(store) == []
+    assert found(store, older_than_s=DAY) == [("deployment", "deployments/demo")]
+
+
+def test_an_endpoint_file_of_a_dead_job_is_ended_and_keeps_its_tokens(tmp_path: Path):
+    store = fake_slurm.store(tmp_path, squeue="")
+    fake_slurm.deployment(store, "demo", "12")
+    place = fake_slurm.run(store, "demo", "12", state="ready", heartbeat=1, watch={"generation_tokens": 5})
+    (left,) = gc.find(store)
+    assert left.why == "says ready, and job 12 has ended"
+    gc.clear(store, [left])
+    said = json.loads((place / "endpoint.json").read_text())
+    assert said["state"] == "failed"
+    assert said["watch"] == {"generation_tokens": 5}
+
+
+def test_a_job_that_came_back_between_looking_and_deleting_is_kept(tmp_path: Path):
+    store = fake_slurm.store(tmp_path, squeue="")
+    place = fake_slurm.run(store, "demo", "12", state="ready", heartbeat=1)
+    fake_slurm.deployment(store, "demo", "12")
+    age(place.parents[1], 30)
+    leftovers = gc.find(store)
+    assert {each.kind for each in leftovers} == {"endpoint", "deployment"}
+    store.cluster.answers["squeue"] = Completed(in_queue("12"), "", 0)  # requeued
+    gc.clear(store, leftovers)
+    assert json.loads((place / "endpoint.json").read_text())["state"] == "ready"
+
+
+def test_a_beating_heart_counts_even_where_the_queue_does_not_know_the_job(tmp_path: Path):
+    store = fake_slurm.store(tmp_path, squeue="")
+    fake_slurm.run(store, "demo", "12", state="ready", heartbeat=time.time())
+    fake_slurm.deployment(store, "demo", "12")
+    assert found(store, older_than_s=0.0) == []
+
+
+def test_models_and_compiled_code_and_images_are_never_leftovers(tmp_path: Path):
+    store = fake_slurm.store(tmp_path, squeue="")
+    for name in ("models/hub/weights", "cache/cpu/code", "sif/vllm-cpu.sif", "sif/vllm-cpu.sif.tmp.123"):
+        file = Path(store.root, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("x")
+    age(Path(store.root), 300)
+    assert found(store) == [("image", "sif/vllm-cpu.sif.tmp.123")]
+
+
+def test_where_the_queue_does_not_answer_nothing_is_a_leftover(tmp_path: Path):
+    store = fake_slurm.store(tmp_path, squeue=Completed("", "Unable to contact slurm controller", 1))
+    age(fake_slurm.deployment(store, "demo", "12"), 30)
+    with pytest.raises(BerthError):
+        gc.find(store)
