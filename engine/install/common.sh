@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 
 install=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+requirements=$install/../../microservice/requirements
 
 # fail EXIT_CODE SENTENCE HINT
 fail() {
@@ -35,7 +36,7 @@ stamp() {
     local engine
     engine=$(dirname "$install")
     printf '%s %s %s %s\n' "$1" "$2" "${prune:-whole}" \
-        "$(cat "$install/common.sh" "$install/$1".* "$install/finish.py" "$engine/write_catalog.py" 2>/dev/null | sha256sum | cut -c-16)"
+        "$(cat "$install/common.sh" "$install/$1".* "$install/finish.py" "$engine/write_catalog.py" "$requirements".* 2>/dev/null | sha256sum | cut -c-16)"
 }
 
 # up_to_date DEVICE VERSION: true when $venv holds exactly what this script would install.
@@ -65,6 +66,12 @@ prune_listed() {
             if [ "$verb" = delete ]; then rm -rf "$path"; else strip_library "$path"; fi
         done
     done <"$1"
+}
+
+# install_service INSTALLER...: what the service on :9000 imports, since under Slurm it runs from this environment, too.
+# What vLLM brought stays (it limits FastAPI's version); it does not bring orjson.
+install_service() {
+    "$@" --requirement "$requirements.in" "$(grep '^orjson==' "$requirements.txt")"
 }
 
 # finish DEVICE VERSION: make `engine` importable, write the catalog, note what was installed. While the first layer of an

@@ -136,6 +136,7 @@ mkdir -p "$(dirname "$venv")"
 [ -x "$venv/bin/python" ] || "$uv" venv --quiet --python '>=3.11' "$venv"
 provide_libnuma
 install_vllm
+install_service uv_install
 repair_torchvision
 rm "$venv/overrides.txt"
 if [ -n "$prune" ]; then prune_listed "$install/cpu.prune"; fi

@@ -40,6 +40,7 @@ install_vllm() {
     say "installing vLLM $version for CUDA"
     printf '%s; sys_platform == "never"\n' "${without[@]}" >"$venv/overrides.txt"
     "$uv" pip install --python "$venv/bin/python" --overrides "$venv/overrides.txt" "vllm==$version" "${and_also[@]}"
+    install_service "$uv" pip install --python "$venv/bin/python" --overrides "$venv/overrides.txt"
     rm "$venv/overrides.txt"
 }
 

@@ -59,6 +59,7 @@ install_vllm() {
     SETUPTOOLS_SCM_PRETEND_VERSION=$version VLLM_TARGET_DEVICE=hpu pip_install --no-build-isolation "$source"
     # What the calibration scripts for FP8 import, and the scripts themselves.
     pip_install datasets pandas
+    install_service pip_install
     mkdir -p "$venv/share/vllm-gaudi"
     cp -r "$source/calibration" "$source/LICENSE" "$venv/share/vllm-gaudi/"
     rm -rf "$source" "$venv/constraints.txt"

@@ -97,6 +97,12 @@ def test_what_a_vision_model_needs_is_there(start: Any) -> None:
     assert container.log().strip().endswith("seen")
 
 
+def test_the_service_runs_from_it(start: Any) -> None:
+    container: Started = start("python", "-P", "-m", "llm_service", environment={"LLM_USVC_PORT": "none"}, **STRANGER)
+    assert container.exit_code() == 2
+    assert "LLM_USVC_PORT" in container.log()
+
+
 def test_nothing_of_cuda_or_triton_is_in_it(start: Any) -> None:
     container: Started = start("find", "/opt/venv/lib", "-name", "libcuda*", "-o", "-type", "d", "-name", "triton")
     assert container.exit_code() == 0
