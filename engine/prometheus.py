@@ -36,11 +36,15 @@ def _number(text: str) -> float:
 
 
 class Usage:
-    """Tokens over the life of an engine that may be started anew and count from zero again, and their rate."""
+    """Tokens over the life of an engine that may be started anew and count from zero again, and their rate.
 
-    def __init__(self) -> None:
-        self._total = {"prompt_tokens": 0, "generation_tokens": 0}
-        self._last = dict(self._total)
+    `before` is what was told by an earlier process: that of a job that has been requeued since.
+    """
+
+    def __init__(self, before: Mapping[str, object] | None = None) -> None:
+        told = {name: (before or {}).get(name) for name in ("prompt_tokens", "generation_tokens")}
+        self._total = {name: count if isinstance(count, int) else 0 for name, count in told.items()}
+        self._last = dict.fromkeys(self._total, 0)
         self._recent: deque[tuple[float, int]] = deque()
 
     def update(self, counted: Mapping[str, int], now: float) -> dict[str, float]:

@@ -31,11 +31,13 @@ _LARGEST = 16 << 20  # bytes of an answer; more comes from no engine
 class Watch:
     """One engine: the log that it writes, the socket that it answers on."""
 
-    def __init__(self, log: Path, socket: str, key_file: Path | None = None) -> None:
+    def __init__(
+        self, log: Path, socket: str, key_file: Path | None = None, before: Mapping[str, Any] | None = None
+    ) -> None:
         self._log, self._socket, self._key_file = Growing(log), socket, key_file
         self._phase = Phase(STARTING)
         self._ready = False
-        self._usage = prometheus.Usage()
+        self._usage = prometheus.Usage(before)
 
     def look(self) -> dict[str, Any]:
         """What watch.json holds, as of now. Tokens are counted on when the engine is started anew."""
@@ -90,12 +92,21 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     os.replace(unfinished, path)
 
 
+def read(path: Path) -> dict[str, Any]:
+    """What was written before; nothing where that is missing or no JSON object."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
 def main() -> int:
     """Watch until SIGTERM, or until the process that started this one has ended."""
     parent = os.getppid()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     options = _options()
-    watch = Watch(options.log, options.socket, options.key_file)
+    watch = Watch(options.log, options.socket, options.key_file, read(options.out))
     failing = False
     while os.getppid() == parent:
         try:

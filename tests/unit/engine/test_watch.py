@@ -218,3 +218,18 @@ def _runs(pid: int) -> bool:
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_the_tokens_of_a_job_that_was_requeued_are_counted_on(tmp_path: Path) -> None:
+    out = tmp_path / "watch.json"
+    watch.write(out, {"prompt_tokens": 100, "generation_tokens": 50})
+    again = prometheus.Usage(watch.read(out))
+    assert again.update({}, 0.0)["generation_tokens"] == 50
+    load = again.update({"prompt_tokens": 1, "generation_tokens": 2}, 2.0)
+    assert (load["prompt_tokens"], load["generation_tokens"]) == (101, 52)
+
+
+@pytest.mark.parametrize("before", ["", "[]", "{", '{"generation_tokens": "many"}'])
+def test_a_file_from_before_that_says_nothing_counts_as_nought(tmp_path: Path, before: str) -> None:
+    (tmp_path / "out").write_text(before)
+    assert prometheus.Usage(watch.read(tmp_path / "out")).update({}, 0.0)["generation_tokens"] == 0
