@@ -11,7 +11,8 @@ from pathlib import Path
 from textwrap import fill
 
 from engine import catalog, devices, names
-from llm_service import settings as service
+from llm_service import loading
+from llm_service.settings import Settings
 
 HERE = Path(__file__).resolve().parent
 TARGET = HERE / "settings.yaml"
@@ -62,7 +63,7 @@ def engine_names() -> set[str]:
 
 def service_names() -> set[str]:
     """Every setting of the service that Compose does not settle."""
-    return {str(field.alias) for field in service.Settings.model_fields.values()} - _SETTLED_FOR_SERVICE
+    return {str(field.alias) for field in Settings.model_fields.values()} - _SETTLED_FOR_SERVICE
 
 
 def host_names() -> set[str]:
@@ -76,7 +77,7 @@ def kit_names() -> set[str]:
     sources = [path for folder in ("berth", "engine") for path in (HERE.parent / folder).rglob("*.py")]
     sources += [path for path in HERE.glob("*.yaml") if path != TARGET]
     written = {name for path in sources for name in re.findall(r"\bBERTH_[A-Z_]+\b", path.read_text(encoding="utf-8"))}
-    return written | {name for name in host_names() | set(service._OURS) if name.startswith("LLM_")}
+    return written | {name for name in host_names() | set(loading.OURS) if name.startswith("LLM_")}
 
 
 def text() -> str:

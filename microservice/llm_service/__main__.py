@@ -15,7 +15,8 @@ import uvicorn
 from llm_service import logs
 from llm_service.app import create_app
 from llm_service.connectors import missing_extra
-from llm_service.settings import Settings, SettingsError, load
+from llm_service.loading import SettingsError, load
+from llm_service.settings import Settings
 
 _log = logging.getLogger("llm_service")
 

@@ -14,6 +14,8 @@ from llm_service.chat import ChatEndpoint
 from llm_service.connectors import build_connector
 from llm_service.errors import RETRY_AFTER_SECONDS, EngineLost, NotFound, ServiceError, envelope, openai_body
 from llm_service.health import EngineWatch, State
+from llm_service.keys import Keys
+from llm_service.lock import Lock
 from llm_service.relay import Relay
 from llm_service.settings import Settings
 
@@ -46,7 +48,9 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url=None,
         redirect_slashes=False,
     )
-    app.add_middleware(AccessLog)
+    if settings.keys_file is not None:
+        app.add_middleware(Lock, keys=Keys(settings.keys_file))
+    app.add_middleware(AccessLog)  # the last one added sees a request first
     app.add_exception_handler(HTTPException, _http_error)
     # Raw ASGI on the same app: bytes in, bytes out, none of FastAPI's per-request work on the path that counts.
     chat = ChatEndpoint(settings, connector, watch)

@@ -3,6 +3,7 @@
     ServiceError
     ├── BadRequest        400   the body cannot be used (422 in OPEA's form)
     ├── BodyTooLarge      413
+    ├── Unauthorized      401   no key, or one that is not known
     ├── NotFound          404   no such path
     ├── EngineNotReady    503   Retry-After, and the engine's phase
     ├── EngineLost        502   the engine broke off, or answered what cannot be used
@@ -46,6 +47,13 @@ class BodyTooLarge(ServiceError):
 
     status = 413
     kind = "BodyTooLargeError"
+
+
+class Unauthorized(ServiceError):
+    """No key, or one that is not known."""
+
+    status = 401
+    kind = "AuthenticationError"
 
 
 class NotFound(ServiceError):

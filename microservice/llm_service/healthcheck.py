@@ -1,6 +1,7 @@
 """python -m llm_service.healthcheck: exit code 0 while the service answers /health, else 1. For containers.
 
 Standard library only, no proxy, and no settings but the address.
+It shows no key: a service that asks for one is alive, too.
 """
 
 import http.client
@@ -18,7 +19,7 @@ def alive(host: str, port: int, timeout_seconds: float = 3.0) -> bool:
     connection = http.client.HTTPConnection(_CONNECTABLE.get(host, host), port, timeout=timeout_seconds)
     try:
         connection.request("GET", "/health")
-        return connection.getresponse().status == 200
+        return connection.getresponse().status in (200, 401)
     except (OSError, http.client.HTTPException):
         return False
     finally:

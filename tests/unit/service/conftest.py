@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from llm_service.settings import load
+from llm_service.loading import load
 from tests.support.stub_engine import StubEngine
 from tests.unit.service.door import Door, Running
 

@@ -69,6 +69,24 @@ def service(engine: StubEngine, tmp_path: Path) -> Iterator[Process]:
     running.process.wait(10)
 
 
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Process]:
+    (tmp_path / "keys").write_text("client-key\n")
+    running = Process(tmp_path / "log of the locked one", LLM_API_KEYS_FILE=str(tmp_path / "keys"))
+    yield running
+    running.process.kill()
+    running.process.wait(10)
+
+
+def test_keys_that_cannot_be_read_end_with_2_and_a_sentence(tmp_path: Path) -> None:
+    code, text = refused(LLM_API_KEYS_FILE=str(tmp_path / "none"))
+    assert code == 2
+    assert text.splitlines() == [
+        f"berth: error: {tmp_path}/none cannot be read: No such file or directory.",
+        "berth: hint: Let LLM_API_KEYS_FILE name a file that this user may read, with one key a line.",
+    ]
+
+
 def test_bad_settings_end_with_2_and_a_sentence_with_a_hint_for_each() -> None:
     code, text = refused(LLM_USVC_PORT="x", LLM_MODLE_NAME="m")
     assert code == 2
@@ -203,7 +221,7 @@ def test_what_cannot_finish_in_time_ends_with_an_error_event(engine: StubEngine,
     assert service.process.wait(20) == 0
 
 
-def test_the_health_check_of_the_container_ends_with_0_or_1(service: Process) -> None:
+def test_the_health_check_of_the_container_ends_with_0_or_1(service: Process, locked: Process) -> None:
     def check(port: str, host: str = "0.0.0.0") -> int:
         return subprocess.run(
             [sys.executable, "-m", "llm_service.healthcheck"],
@@ -213,6 +231,7 @@ def test_the_health_check_of_the_container_ends_with_0_or_1(service: Process) ->
         ).returncode
 
     assert check(service.address.rsplit(":", 1)[1]) == 0
+    assert check(locked.address.rsplit(":", 1)[1]) == 0
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         assert check(str(closed.getsockname()[1])) == 1

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_service.settings import Settings, SettingsError, StreamFormat, load
+from llm_service.loading import SettingsError, load
+from llm_service.settings import Settings, StreamFormat
 
 ROOT = Path(__file__).resolve().parents[3]
 NO_FILE = Path("/nonexistent/key")
