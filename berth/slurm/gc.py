@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from berth.slurm import queue
+from berth.host import processes
+from berth.slurm import connections, queue
 from berth.slurm.store import EndpointFile, Store
 
 DAY = 86400
@@ -59,6 +62,7 @@ def find(store: Store, older_than_s: float = 7 * DAY, now: float | None = None) 
         *_stale(store, records, live, now),
         *_old(store, records, live, now - older_than_s),
         *_half_made(store, now),
+        *_connections(store, live),
     ]
 
 
@@ -76,7 +80,11 @@ def clear(store: Store, found: Sequence[Leftover]) -> None:
         elif each.kind == "deployment":
             if not _lives(store, parts[0], live):
                 store.cluster.remove(each.where)
-        elif each.kind == "image":
+        elif each.kind == "connection":
+            name = Path(each.where).parent.name
+            connections.end_leftovers(Path(each.where))
+            connections.forget(name)
+        else:
             store.cluster.remove(each.where)
 
 
@@ -123,6 +131,14 @@ def _half_made(store: Store, now: float) -> Iterator[Leftover]:
         inside, _, name = entry.path.removeprefix(f"{store.root}/").partition("/")
         if inside == "sif" and not name.endswith((".sif", ".lock")) and entry.changed < now - HALF_MADE_S:
             yield Leftover("image", entry.path, entry.bytes, "a conversion that did not end")
+
+
+def _connections(store: Store, live: set[str]) -> Iterator[Leftover]:
+    """What this machine keeps of connections to deployments without a job; those that are open end by themselves."""
+    for place in sorted(connections.CONNECT.glob(f"*/{socket.gethostname()}")):
+        if not processes.is_held(place / "lock") and not _lives(store, place.parent.name, live):
+            taken = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+            yield Leftover("connection", str(place), taken, "closed, and the deployment has no job")
 
 
 def sizes(store: Store) -> list[Entry]:

@@ -1,5 +1,6 @@
 """Leftovers: what is one, and what is never touched."""
 
+import fcntl
 import json
 import os
 import time
@@ -8,11 +9,18 @@ from pathlib import Path
 import pytest
 
 from berth.errors import BerthError
-from berth.slurm import gc
+from berth.slurm import connections, gc
 from berth.slurm.cluster import Completed
 from tests.support import fake_slurm
 
 DAY = 86400
+
+
+@pytest.fixture(autouse=True)
+def connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where connections keep their state: not in the checkout."""
+    monkeypatch.setattr(connections, "CONNECT", tmp_path / "connect")
+    return tmp_path / "connect"
 
 
 def age(place: Path, days: float) -> Path:
@@ -113,3 +121,25 @@ def test_where_the_queue_does_not_answer_nothing_is_a_leftover(tmp_path: Path):
     age(fake_slurm.deployment(store, "demo", "12"), 30)
     with pytest.raises(BerthError):
         gc.find(store)
+
+
+def test_what_is_kept_of_a_closed_connection_goes_with_the_last_job(tmp_path: Path, connect: Path):
+    store = fake_slurm.store(tmp_path, squeue=in_queue("12"))
+    fake_slurm.deployment(store, "lives", "12")
+    fake_slurm.deployment(store, "dead", "11")
+    for name in ("lives", "dead"):
+        connections.directory(name).mkdir(parents=True)
+        (connections.directory(name) / "port").write_text("40000\n")
+    assert [each.where for each in gc.find(store)] == [str(connections.directory("dead"))]
+    gc.clear(store, gc.find(store))
+    assert not connections.directory("dead").exists()
+    assert connections.directory("lives").exists()
+
+
+def test_an_open_connection_is_never_touched(tmp_path: Path, connect: Path):
+    store = fake_slurm.store(tmp_path, squeue="")
+    place = connections.directory("dead")
+    place.mkdir(parents=True)
+    with open(place / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert gc.find(store) == []
