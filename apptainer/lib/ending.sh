@@ -1,0 +1,59 @@
+# shellcheck shell=bash
+# How a run ends, and how it takes over from the one before it in a chain.
+# shellcheck disable=SC2154 # see serve.sbatch
+#
+#   take_over      ask the predecessor to drain: called once this run is ready
+#   drain WHY      running answers finish, then door and engine end; 75 s at most
+#   clean_up       whatever still runs here, and the head's private directory
+
+readonly DRAIN_SECONDS=75
+
+take_over() {
+    [[ -n $predecessor ]] || return 0
+    say "job $predecessor is asked to finish: this one takes over"
+    # To its batch shell alone. It may have ended by itself.
+    scancel --signal=TERM --batch "$predecessor" || true
+    predecessor=''
+}
+
+running() { [[ -n ${1:-} ]] && kill -0 "$1" 2>/dev/null; } # PID
+
+pause() { # SECONDS; a signal ends it
+    sleep "$1" &
+    wait $!
+}
+
+drain() { # WHY
+    local -i deadline=$((SECONDS + DRAIN_SECONDS))
+    record draining "$1"
+    # First the door: it takes no new request, and lets those that run finish through the engine.
+    running "$door_pid" && kill -TERM "$door_pid"
+    _wait_until "$deadline" "$door_pid"
+    # Only the server: see node.sh.
+    if [[ -s $private/server.pid ]]; then kill -TERM "$(<"$private/server.pid")" 2>/dev/null; fi
+    _wait_until "$deadline" "$step_pid"
+    if running "$step_pid"; then
+        say "the engine did not end within $DRAIN_SECONDS seconds"
+        kill -TERM "$step_pid"
+        _wait_until $((SECONDS + 5)) "$step_pid"
+    fi
+    record stopped "$1"
+}
+
+_wait_until() { # SECOND PID
+    local -i ticks=0
+    while running "$2" && ((SECONDS < $1)); do
+        pause 0.5
+        ((++ticks % 10)) || record
+    done
+}
+
+clean_up() {
+    local pid
+    tunnel_stop
+    for pid in "$watch_pid" "$door_pid" "$step_pid"; do
+        ! running "$pid" || kill -TERM "$pid" 2>/dev/null
+    done
+    # Slurm ends what is left of the step when this script ends.
+    rm -rf "$private" "$run_dir/private-0"
+}
