@@ -7,7 +7,6 @@
 Every function takes `site`, a site file (None: $BERTH_SITE, else apptainer/site.env), and raises BerthError.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from berth.slurm import cost as costs
@@ -32,12 +31,6 @@ def cost(name: str | None = None, *, site: Site = None) -> costs.Bill:
     return costs.cost(open_store(site), name)
 
 
-def gc(
-    older_than_s: float = 7 * leftovers.DAY, *, delete: bool = False, site: Site = None
-) -> Sequence[leftovers.Leftover]:
+def gc(older_than_s: float = 7 * leftovers.DAY, *, delete: bool = False, site: Site = None) -> leftovers.Swept:
     """What ended jobs left behind; with `delete` it is gone afterwards."""
-    store = open_store(site)
-    found = leftovers.find(store, older_than_s)
-    if delete:
-        leftovers.clear(store, found)
-    return found
+    return leftovers.sweep(open_store(site), older_than_s, delete)

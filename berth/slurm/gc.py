@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from berth.host import processes
-from berth.slurm import connections, queue
+from berth.slurm import connections, queue, scratch
 from berth.slurm.store import EndpointFile, Store
 
 DAY = 86400
@@ -23,24 +23,45 @@ for level in deployments/*/runs/* deployments/* sif/* sif/.[!.]*; do [ -e "$leve
     xargs -0 -r -n 1 du -sk --time --time-style=+%s -- 2>/dev/null
 exit 0
 """
+# A run's batch.log is a link to the log that Slurm writes, in the deployment's directory.
+_REMOVE_RUN = """
+log=$(readlink -- "$1/batch.log")
+case $log in */slurm-*.log) [ "${log%/*}" = "${1%/runs/*}" ] && rm -f -- "$log" ;; esac
+exec rm -rf -- "$1"
+"""
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """One thing that nobody needs. `kind` is deployment, run, endpoint, image, connection or node."""
+    """One thing that nobody needs. `kind` is deployment, run, endpoint, image, connection or scratch (on a node)."""
 
     kind: str
     where: str
     bytes: int
     why: str
 
-    def facts(self) -> dict[str, Any]:
-        """What `--json` prints."""
-        return dataclasses.asdict(self)
-
     def row(self) -> tuple[str, ...]:
         """What a person reads."""
         return (self.kind, self.where, size(self.bytes) if self.bytes else "", self.why)
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What was found, whether it was deleted, and what could not be."""
+
+    found: tuple[Leftover, ...]
+    deleted: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """All of it, as far as it has a size."""
+        return sum(each.bytes for each in self.found)
+
+    def facts(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        found = [dataclasses.asdict(each) for each in self.found]
+        return {"deleted": self.deleted, "bytes": self.bytes, "leftovers": found, "notes": list(self.notes)}
 
 
 @dataclass(frozen=True)
@@ -52,6 +73,12 @@ class Entry:
     changed: float
 
 
+def sweep(store: Store, older_than_s: float = 7 * DAY, delete: bool = False) -> Swept:
+    """Find, and with `delete` clear. Raises BerthError."""
+    found = tuple(find(store, older_than_s))
+    return Swept(found, delete, tuple(clear(store, found)) if delete and found else ())
+
+
 def find(store: Store, older_than_s: float = 7 * DAY, now: float | None = None) -> list[Leftover]:
     """What is left over on the cluster. Raises BerthError where the queue cannot be read: nothing is known then."""
     now = now or time.time()
@@ -59,6 +86,10 @@ def find(store: Store, older_than_s: float = 7 * DAY, now: float | None = None) 
     beating = {run for runs in records.values() for run, record in runs.items() if record.alive(now)}
     live = live_jobs(store) | beating
     return [
+        *(
+            Leftover("scratch", f"{each.node}:{each.path}", 0, f"job {each.run} was killed")
+            for each in scratch.find(store, live)
+        ),
         *_stale(store, records, live, now),
         *_old(store, records, live, now - older_than_s),
         *_half_made(store, now),
@@ -66,9 +97,12 @@ def find(store: Store, older_than_s: float = 7 * DAY, now: float | None = None) 
     ]
 
 
-def clear(store: Store, found: Sequence[Leftover]) -> None:
-    """Delete what was found, unless its job has come to life since. Raises BerthError."""
+def clear(store: Store, found: Sequence[Leftover]) -> list[str]:
+    """Delete what was found, unless its job has come to life since. Returns what could not be. Raises BerthError."""
     live = live_jobs(store)
+    wanted = {each.where for each in found if each.kind == "scratch"}
+    mine = [each for each in scratch.find(store, live) if f"{each.node}:{each.path}" in wanted] if wanted else []
+    busy = scratch.clear(store, mine)
     for each in found:
         parts = each.where.removeprefix(f"{store.root}/deployments/").split("/")
         if each.kind == "endpoint":
@@ -76,7 +110,7 @@ def clear(store: Store, found: Sequence[Leftover]) -> None:
                 _end(store, each.where)
         elif each.kind == "run":
             if parts[2] not in live:
-                store.cluster.remove(each.where)
+                store.cluster.run(["sh", "-c", _REMOVE_RUN, "sh", each.where])
         elif each.kind == "deployment":
             if not _lives(store, parts[0], live):
                 store.cluster.remove(each.where)
@@ -84,8 +118,9 @@ def clear(store: Store, found: Sequence[Leftover]) -> None:
             name = Path(each.where).parent.name
             connections.end_leftovers(Path(each.where))
             connections.forget(name)
-        else:
+        elif each.kind == "image":
             store.cluster.remove(each.where)
+    return [f"{node} was too busy to be asked for its /tmp" for node in busy]
 
 
 def live_jobs(store: Store) -> set[str]:

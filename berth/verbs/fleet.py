@@ -44,12 +44,13 @@ def gc(
     from berth.slurm import api, durations
     from berth.slurm import gc as leftovers
 
-    found = api.gc(durations.parse(older_than, "--older-than"), delete=yes, site=site)
-    total = sum(each.bytes for each in found)
+    swept = api.gc(durations.parse(older_than, "--older-than"), delete=yes, site=site)
     if as_json:
-        show({"deleted": yes, "bytes": total, "leftovers": [each.facts() for each in found]})
+        show(swept.facts())
         return
-    table([each.row() for each in found], leftovers.HEADS)
-    count = f"{len(found)} leftover{'' if len(found) == 1 else 's'}, {leftovers.size(total)}"
-    hint = "" if yes or not found else "; delete with: scripts/berth gc --yes"
-    typer.echo(f"{count}{' deleted' if yes and found else ''}{hint}", err=True)
+    table([each.row() for each in swept.found], leftovers.HEADS)
+    for note in swept.notes:
+        typer.echo(note, err=True)
+    count = f"{len(swept.found)} leftover{'' if len(swept.found) == 1 else 's'}, {leftovers.size(swept.bytes)}"
+    hint = "" if yes or not swept.found else "; delete with: scripts/berth gc --yes"
+    typer.echo(f"{count}{' deleted' if yes and swept.found else ''}{hint}", err=True)

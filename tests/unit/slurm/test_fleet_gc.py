@@ -27,7 +27,7 @@ def age(place: Path, days: float) -> Path:
     """Make all of a directory look untouched for so long."""
     moment = time.time() - days * DAY
     for path in [*place.rglob("*"), place]:
-        os.utime(path, (moment, moment))
+        os.utime(path, (moment, moment), follow_symlinks=False)
     return place
 
 
@@ -143,3 +143,50 @@ def test_an_open_connection_is_never_touched(tmp_path: Path, connect: Path):
     with open(place / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert gc.find(store) == []
+
+
+def test_what_a_killed_job_left_on_its_node_goes_by_a_small_job_there(tmp_path: Path):
+    store = fake_slurm.store(tmp_path, squeue=in_queue("13"), srun="")
+    fake_slurm.deployment(store, "demo", "12", "13")
+    path = f"/tmp/berth-{os.getuid()}-12.Abc123"
+    for number, said in (("12", f"n2 {path}\n"), ("13", f"n2 /tmp/berth-{os.getuid()}-13.Abc123\n")):
+        run = fake_slurm.run(store, "demo", number, state="stopped")
+        (run / "private-0").write_text(said)
+    (left,) = gc.find(store)
+    assert (left.kind, left.where) == ("scratch", f"n2:{path}")
+    assert gc.clear(store, [left]) == []
+    (asked,) = [words for words in store.cluster.asked if words[0] == "srun"]
+    assert "--nodelist=n2" in asked
+    assert asked[-4:] == ["rm", "-rf", "--", path]
+    assert gc.find(store) == []
+
+
+@pytest.mark.parametrize(
+    "said", ["n2 /home/alice", "n2 /tmp/berth-0-12.x/../../home", "n2 /tmp/x", "n2;id /tmp/berth-0-12.x", ""]
+)
+def test_a_record_that_names_anything_else_is_not_believed(tmp_path: Path, said: str):
+    store = fake_slurm.store(tmp_path, squeue="", id="0")
+    fake_slurm.deployment(store, "demo", "12")
+    (fake_slurm.run(store, "demo", "12", state="stopped") / "private-0").write_text(said)
+    assert gc.find(store) == []
+
+
+def test_a_node_that_is_busy_is_said_and_asked_another_time(tmp_path: Path):
+    store = fake_slurm.store(tmp_path, squeue="", srun=Completed("", "Unable to allocate resources", 1))
+    fake_slurm.deployment(store, "demo", "12")
+    run = fake_slurm.run(store, "demo", "12", state="stopped")
+    (run / "private-0").write_text(f"n2 /tmp/berth-{os.getuid()}-12.Abc123\n")
+    assert gc.sweep(store, delete=True).notes == ("n2 was too busy to be asked for its /tmp",)
+    assert [each.kind for each in gc.find(store)] == ["scratch"]
+
+
+def test_the_log_that_slurm_wrote_goes_with_its_run(tmp_path: Path):
+    store = fake_slurm.store(tmp_path, squeue=in_queue("13"))
+    place = fake_slurm.deployment(store, "demo", "12", "13")
+    run = fake_slurm.run(store, "demo", "12", state="stopped")
+    (run / "batch.log").unlink()
+    (run / "batch.log").symlink_to(place / "slurm-12.log")
+    (place / "slurm-12.log").write_text("words")
+    age(run, 30)
+    assert [each.kind for each in gc.sweep(store, delete=True).found] == ["run"]
+    assert not (place / "slurm-12.log").exists()
