@@ -1,18 +1,21 @@
 # shellcheck shell=bash
 # How a run ends, and how it takes over from the one before it in a chain.
-# shellcheck disable=SC2154 # see serve.sbatch
+# shellcheck disable=SC2034,SC2154 # see serve.sbatch
 #
-#   take_over      ask the predecessor to drain: called once this run is ready
+#   take_over      ask the predecessor to drain: called TAKE_OVER_SECONDS after this run is ready
 #   drain WHY      running answers finish, then door and engine end; 75 s at most
 #   clean_up       whatever still runs here, and the head's private directory
 
-readonly DRAIN_SECONDS=75
+# Whoever reads endpoint files finds this run before the other one goes: a shared file system may show them half a
+# minute late, and a tunnel takes seconds to open.
+readonly DRAIN_SECONDS=75 TAKE_OVER_SECONDS=30
 
 take_over() {
     [[ -n $predecessor ]] || return 0
     say "job $predecessor is asked to finish: this one takes over"
-    # To its batch shell alone. It may have ended by itself.
-    scancel --signal=TERM --batch "$predecessor" || true
+    # To its batch shell alone. It may have ended by itself, or wait to be started again after its node failed.
+    scancel --signal=TERM --batch "$predecessor" 2>/dev/null
+    scancel --state=PENDING "$predecessor" 2>/dev/null
     predecessor=''
 }
 
