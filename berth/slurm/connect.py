@@ -98,7 +98,7 @@ def _launch(place: Path, store: Store, key: str, port: int, attached: bool) -> N
     site.update(file=None, lines={})
     plan = {"name": place.parent.name, "site": site, "port": port}
     (place / "plan.json").write_text(json.dumps(plan))
-    for file in [place / "state.json", *place.glob("endpoints/*"), *place.glob("*.log")]:
+    for file in [place / "state.json", *place.glob("endpoints/*"), *place.glob("publish/*"), *place.glob("*.log")]:
         file.unlink(missing_ok=True)
     parent = os.getpid()
     with open(place / "keeper.log", "wb") as log:
@@ -161,8 +161,8 @@ def _models(url: str, place: Path) -> list[str]:
         return []
 
 
-def stay(connection: Connection, progress: Progress) -> None:
-    """Say what happens to a connection until it ends; Ctrl-C closes it. Raises BerthError where it failed."""
+def stay(connection: Connection, progress: Progress, ours: bool = True) -> None:
+    """Say what happens to a connection until it ends; Ctrl-C closes what is ours. Raises BerthError if it failed."""
     said: dict[str, str] = {}
     try:
         while processes.is_held(connection.directory / "lock"):
@@ -173,6 +173,8 @@ def stay(connection: Connection, progress: Progress) -> None:
                     progress.say(text)
             time.sleep(POLL_S)
     except KeyboardInterrupt:
+        if not ours:
+            return
         jobs = ", ".join(run["run"] for run in read_state(connection.directory).get("runs", []))
         close(connection.name)
         progress.say(
@@ -189,6 +191,10 @@ def stay(connection: Connection, progress: Progress) -> None:
 def _news(state: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if state.get("trouble"):
         yield "trouble", str(state["trouble"])
+    for each in state.get("outlets", []):
+        again = f"opened again, {each['opened_again']}×" if each["opened_again"] else ""  # noqa: RUF001
+        if again or each["trouble"]:
+            yield each["to"], f"reverse tunnel to {each['to']}: {each['trouble'] or again}"
     for run in state.get("runs", []):
         if run["reached"]:
             again = f" (tunnel opened again, {run['rebuilt']}×)" if run["rebuilt"] else ""  # noqa: RUF001

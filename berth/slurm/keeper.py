@@ -19,10 +19,12 @@ from typing import Any
 from berth.children import adopt_orphans
 from berth.errors import BerthError
 from berth.host import processes
+from berth.paths import shown
 from berth.slurm import door, queue
 from berth.slurm.cluster import Cluster
 from berth.slurm.kept import Kept
 from berth.slurm.line import Line
+from berth.slurm.outlet import Outlets
 from berth.slurm.site import Site
 from berth.slurm.store import EndpointFile, Store
 from berth.slurm.tunnel import LOOPBACK
@@ -48,6 +50,7 @@ class State:
     hint: str = ""
     trouble: str = ""
     runs: list[dict[str, Any]] = field(default_factory=list)
+    outlets: list[dict[str, Any]] = field(default_factory=list)
     children: list[tuple[int, int | None]] = field(default_factory=list)
 
 
@@ -63,6 +66,7 @@ class Keeper:
         self.state = State(name=self.name, port=plan["port"])
         self.stopping, self.news = asyncio.Event(), asyncio.Event()
         self.door = Kept(door.command, directory / "door.log", door.environ(directory, self.state.port), door.place())
+        self.outlets = Outlets(directory, self.state.port)
         self._offset, self._clock_at, self._queue_at = 0.0, float("-inf"), float("-inf")
         self._last: EndpointFile | None = None
         self._unreached_since: float | None = None
@@ -77,13 +81,14 @@ class Keeper:
         pause = THERE_S if self.store.cluster.destination else HERE_S
         while not self.stopping.is_set():
             await self.look()
+            self.outlets.look()
             self.write()
             if self.state.state in ("ended", "failed"):
                 break
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.news.wait(), pause)
             self.news.clear()
-        await asyncio.gather(self.door.stop(), *(line.stop() for line in self.lines.values()))
+        await asyncio.gather(self.outlets.stop(), self.door.stop(), *(line.stop() for line in self.lines.values()))
         for file in (self.directory / "endpoints").glob("*.json"):
             file.unlink(missing_ok=True)
         if self.state.state not in ("ended", "failed"):
@@ -176,7 +181,10 @@ class Keeper:
         self.state.state = "ready" if reached else "waiting"
         waited = time.monotonic() - (self._unreached_since or time.monotonic())
         if self.door.pid is None and self.door.ends >= DOOR_TRIES:
-            self.fail(f"the local door does not start: {(self.door.said() or ['no message'])[-1]}", "see door.log")
+            self.fail(
+                f"the local door does not start: {(self.door.said() or ['no message'])[-1]}",
+                f"see {shown(self.door.log)}",
+            )
         elif ready and not reached and not self._reached_once and waited > UNREACHED_S:
             sentence, hint = self.lines[ready[-1].run].trouble()
             self.fail(f"{self.name} is ready and cannot be reached from here: {sentence}", hint)
@@ -196,7 +204,8 @@ class Keeper:
     def write(self) -> None:
         """Replace the state file in one step."""
         self.state.runs = [line.facts() for line in self.lines.values()]
-        kept = [self.door, *(line.tunnel for line in self.lines.values() if line.tunnel)]
+        self.state.outlets = self.outlets.facts()
+        kept = [self.door, *self.outlets.tunnels(), *(line.tunnel for line in self.lines.values() if line.tunnel)]
         self.state.children = [(child.pid, child.born) for child in kept if child.pid]
         _replace(self.directory / "state.json", asdict(self.state))
 

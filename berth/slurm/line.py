@@ -87,7 +87,7 @@ class Line:
         if not self.port:
             return f"its job on {where} has opened no tunnel to the login node", "see its log: scripts/berth logs"
         hint = "set SITE_TRANSPORT=jump, or job, in the site file" if not self.tunnel else "scripts/berth logs"
-        return f"{self.url} ({where}) {self._said}", hint
+        return f"{self.url} ({where}) {self._said or 'is being asked'}", hint
 
     def facts(self) -> dict[str, Any]:
         """What the state file says about this line."""

@@ -42,3 +42,42 @@ def connect(
     show(connection.facts()) if as_json else print(connection.words(stays), flush=True)
     if stays:
         steps.stay(connection, Progress())
+
+
+@app.command(epilog=examples("berth publish demo --to me@vm", "berth publish demo --to me@vm:6789 -d"))
+def publish(
+    name: Annotated[str, typer.Argument(help="The deployment.")],
+    to: Annotated[str, typer.Option(metavar="USER@MACHINE[:PORT]", help="Where; on a free port unless one is given.")],
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once it answers there.")] = False,
+    site: Site = None,
+    as_json: Json = False,
+) -> None:
+    """Make a Slurm deployment answer on another machine's loopback interface, through a reverse tunnel from here.
+
+    A table on that machine says which model has which port, so that nobody takes another's. It ends with the
+    deployment's last job; Ctrl-C ends it sooner, and the job runs on.
+    """
+    from berth.output import show
+    from berth.progress import Progress
+    from berth.slurm import connect as connecting
+    from berth.slurm import publish as steps
+    from berth.slurm.cluster import Cluster
+    from berth.slurm.connections import close
+    from berth.slurm.site import load
+    from berth.slurm.store import Store
+
+    destination, port = steps.target(to)
+    where = load(site)
+    store = Store(Cluster(where.login), where)
+    with Progress() as progress:
+        connection, new = connecting.open_door(store, name, None, not detach, progress)
+        try:
+            published = steps.publish(connection, destination, port, progress)
+        except BaseException:
+            if new:
+                close(name)
+            raise
+    show(published.facts()) if as_json else print(published.words(not detach), flush=True)
+    if not detach:
+        connecting.stay(connection, Progress(), ours=new)
+        steps.withdraw(connection, destination)
