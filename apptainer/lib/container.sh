@@ -40,7 +40,8 @@ private_make() { # DIR
 container_prepare() {
     local bind
     local -a binds=("$private/tmp:/tmp" "$private/vartmp:/var/tmp")
-    container=("$apptainer" exec --no-eval --cleanenv --no-mount cwd --home "$private/home:/home/berth" --pwd /home/berth)
+    container=("$apptainer" --quiet exec --no-eval --cleanenv --no-mount cwd --home "$private/home:/home/berth"
+        --pwd /home/berth)
     mapfile -t -O "${#binds[@]}" binds <<<"$container_binds"
     for bind in "${binds[@]}"; do
         [[ -z $bind ]] || container+=(--bind "$bind")

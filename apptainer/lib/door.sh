@@ -35,24 +35,28 @@ door_key() {
 door_start() {
     door_key
     door_starts+=1
-    (
-        for name in "${!settings[@]}"; do
-            case $name in
-            LLM_VLLM_MODEL_NAME) ;;
-            LLM_VLLM_* | LLM_DEVICE | LLM_MODEL_SERVER_ENDPOINT | LLM_ENDPOINT | LLM_USVC_* | LLM_API_KEYS_FILE) continue ;;
-            LLM_*) ;;
-            *) continue ;;
-            esac
-            setting "$name" "${settings[$name]}"
-        done
-        setting PYTHONNOUSERSITE 1
-        setting LLM_USVC_HOST "$door_host"
-        setting LLM_USVC_PORT "$door_port"
-        setting LLM_VLLM_ENDPOINT unix:///tmp/s/engine.sock
-        setting LLM_API_KEYS_FILE /tmp/door_key
-        exec "${container[@]}" "$sif" python -P -m llm_service
-    ) >>"$run_dir/door.log" 2>&1 </dev/null &
+    _door_run >>"$run_dir/door.log" 2>&1 </dev/null &
     door_pid=$!
+}
+
+# In a function, so that bash has a short name for it when it is killed.
+_door_run() {
+    local name
+    for name in "${!settings[@]}"; do
+        case $name in
+        LLM_VLLM_MODEL_NAME) ;;
+        LLM_VLLM_* | LLM_DEVICE | LLM_MODEL_SERVER_ENDPOINT | LLM_ENDPOINT | LLM_USVC_* | LLM_API_KEYS_FILE) continue ;;
+        LLM_*) ;;
+        *) continue ;;
+        esac
+        setting "$name" "${settings[$name]}"
+    done
+    setting PYTHONNOUSERSITE 1
+    setting LLM_USVC_HOST "$door_host"
+    setting LLM_USVC_PORT "$door_port"
+    setting LLM_VLLM_ENDPOINT unix:///tmp/s/engine.sock
+    setting LLM_API_KEYS_FILE /tmp/door_key
+    exec "${container[@]}" "$sif" python -P -m llm_service
 }
 
 # Over bash's own sockets: no program whose arguments would show the key, none that a node may lack.
@@ -79,10 +83,12 @@ door_keep() { # returns 1 when it has ended too often
 }
 
 watch_start() {
-    (
-        setting PYTHONNOUSERSITE 1
-        exec "${container[@]}" "$sif" python -P -m engine.watch --log "$run_dir/engine-0.log" \
-            --socket /tmp/s/engine.sock --out "$run_dir/watch.json"
-    ) >>"$run_dir/door.log" 2>&1 </dev/null &
+    _watch_run >>"$run_dir/door.log" 2>&1 </dev/null &
     watch_pid=$!
+}
+
+_watch_run() {
+    setting PYTHONNOUSERSITE 1
+    exec "${container[@]}" --bind "$run_dir" "$sif" python -P -m engine.watch --log "$run_dir/engine-0.log" \
+        --socket /tmp/s/engine.sock --out "$run_dir/watch.json"
 }

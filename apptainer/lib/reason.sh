@@ -6,17 +6,25 @@
 # shellcheck disable=SC2154 # job_nodes: see serve.sbatch
 
 last_words() { # LOG
-    local text
+    local text error hint
     [[ -r $1 ]] || return 1
     text=$(tail -c 200000 "$1" | tr '\r' '\n' | sed $'s/\x1b\\[[0-9;]*[A-Za-z]//g' | iconv -c -f UTF-8 -t UTF-8)
-    {
-        # `berth: error: …`, and what vLLM's processes put before their lines: "(EngineCore pid=7) ERROR 11-21 …] ".
-        grep -aoP 'berth: error: \K.+' <<<"$text" ||
-            # The cause stands before the process that merely noticed.
-            grep -aE '(^|[] )])[A-Za-z_.]*[A-Za-z]+(Error|Exception|Interrupt|Exit)(:|$)' <<<"$text" |
-            grep -avE 'See root cause above|Engine core initialization failed|EngineDeadError|WorkerProc initialization' |
-                grep -aoE '[A-Za-z_.]*[A-Za-z]+(Error|Exception|Interrupt|Exit)(:.*|$)'
-    } | tail -n 1 | cut -c1-400 | grep -a .
+    error=$(sed -n 's/^berth: error: //p' <<<"$text" | tail -n 1)
+    if [[ -n $error ]]; then
+        hint=$(sed -n 's/^berth: hint: //p' <<<"$text" | tail -n 1)
+        printf '%s%s\n' "$error" "${hint:+ ($hint)}"
+        return
+    fi
+    _last_exception <<<"$text"
+}
+
+# vLLM's processes put words before their lines, such as "(EngineCore pid=7) ERROR 11-21 10:00:00 [core.py:1] ". The
+# cause stands before the exceptions of the processes that merely noticed.
+_last_exception() {
+    local name='[A-Za-z_.]*[A-Za-z]+(Error|Exception|Interrupt|Exit)'
+    grep -aE "(^|[] )])$name(:|$)" |
+        grep -avE 'See root cause above|Engine core initialization failed|EngineDeadError|WorkerProc initialization' |
+        grep -aoE "$name(:.*|$)" | tail -n 1 | cut -c1-400 | grep -a .
 }
 
 # A follower or leader that was hit first ends first; the others follow it down.
