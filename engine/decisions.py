@@ -81,6 +81,9 @@ def common(situation: Situation, demo: bool = False) -> list[Decision]:
 
 
 def _address(situation: Situation) -> list[Decision]:
+    if situation.values.get("headless") == "true":
+        why = "vLLM alone outlives its head"
+        return [Decision("this node follows the head: no address, and ends with it", why, module="engine.follower")]
     if "uds" in situation.values:
         return []
     return [

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from engine import devices, host, hub, model, names
+from engine import devices, host, hub, model, names, ranks
 from engine.decisions import Situation
 from engine.messages import Exit, Problem
 from engine.writable import is_writable
@@ -15,6 +15,7 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108 (only named)
 def check(situation: Situation, device: str) -> list[Problem]:
     """Return what is missing; asks the hub only for a model that is not on this machine."""
     found = devices.load(device).preflight(situation)
+    found += ranks.problems(situation)
     found += _too_many_ranks(situation, device)
     found += _shared_memory(situation)
     if situation.model is not None:
@@ -24,8 +25,7 @@ def check(situation: Situation, device: str) -> list[Problem]:
 
 def _too_many_ranks(situation: Situation, device: str) -> list[Problem]:
     visible = devices.load(device).visible_devices(situation.environ)
-    ranks = situation.number("tensor-parallel-size") * situation.number("pipeline-parallel-size")
-    here = ranks // max(1, situation.number("nnodes"))
+    nodes, here = situation.number("nnodes"), ranks.here(situation)
     if (
         visible is None
         or visible == 0
@@ -36,21 +36,23 @@ def _too_many_ranks(situation: Situation, device: str) -> list[Problem]:
     return [
         Problem(
             f"VLLM_TP_SIZE x VLLM_PP_SIZE asks for {here} devices; visible here: {visible}",
-            f"set VLLM_TP_SIZE={visible}, or give the engine more devices",
+            f"set VLLM_TP_SIZE={visible}, or give the engine more devices"
+            if nodes == 1
+            else f"give each of the {nodes} nodes {here} devices, or spread the model over more nodes",
         )
     ]
 
 
 def _shared_memory(situation: Situation) -> list[Problem]:
     """1 GiB and 1 GiB for each rank: vLLM's workers on one machine talk through /dev/shm, and hang or die without."""
-    ranks = situation.number("tensor-parallel-size")
+    workers = min(ranks.here(situation), situation.number("tensor-parallel-size"))
     free = host.shared_memory_free()
-    needed = (1 + ranks) * GIB
-    if ranks <= 1 or free is None or free >= needed:
+    needed = (1 + workers) * GIB
+    if workers <= 1 or free is None or free >= needed:
         return []
     return [
         Problem(
-            f"{SHARED_MEMORY} has {free / GIB:.2f} GiB free; {ranks} tensor parallel workers need {needed // GIB}",
+            f"{SHARED_MEMORY} has {free / GIB:.2f} GiB free; {workers} tensor parallel workers need {needed // GIB}",
             f"give the container `--shm-size {needed // GIB}g` (Compose: BERTH_SHM_SIZE={needed // GIB}gb),"
             " or on Kubernetes an emptyDir with medium Memory there",
             Exit.MISSING_PREREQUISITE,

@@ -22,7 +22,7 @@ from multiprocessing import context, forkserver, resource_tracker
 from types import ModuleType
 from typing import Any
 
-from engine import inductor
+from engine import follower, inductor
 from engine.messages import say
 
 # What the engine and the worker import; the first must come first, as vLLM's own worker says.
@@ -173,6 +173,8 @@ def main() -> None:
     except ImportError as error:  # a vLLM that is laid out otherwise starts as it always does
         say(f"vLLM's processes import it each for themselves ({error})")
     program: Any = import_module("vllm.entrypoints.cli.main")
+    if follower.is_one(sys.argv):
+        sys.exit(follower.run(program.main, sys.argv))
     program.main()
 
 

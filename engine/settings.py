@@ -55,6 +55,7 @@ def read(environ: Mapping[str, str], catalog: Catalog, device: str, args: Sequen
         except values.BadValue as error:
             reading.problems.append(error.problem)
     _read_own(environ, reading, catalog, device)
+    _leave_the_door_to_the_head(reading)
     reading.problems += arguments.problems(reading.extra, catalog, names.EXTRA_ARGS)
     reading.problems += arguments.problems(args, catalog, "arguments")
     given = arguments.values([*reading.args(), *args], catalog)
@@ -97,6 +98,19 @@ def _read_one(name: str, value: str, reading: Reading, catalog: Catalog, device:
         reading.problems.append(unknown.problem(name, catalog, device))
     else:
         reading.environ[name] = value
+
+
+# What belongs to the server of requests; vLLM refuses some of it on nodes that have none.
+_OF_THE_HEAD = ("host", "port", "uds", "api-server-count")
+
+
+def _leave_the_door_to_the_head(reading: Reading) -> None:
+    """One env file serves all nodes: what it says of the door concerns the head alone."""
+    if "headless" not in reading.words:
+        return
+    for flag in _OF_THE_HEAD:
+        if reading.words.pop(flag, None):
+            reading.notes.append(f"{reading.said_by[flag]} ignored (this node is headless; the head serves requests)")
 
 
 # Names that env files carry empty to mean "unset", read by libraries that would take an empty value for one.
@@ -195,7 +209,8 @@ def build(reading: Reading, catalog: Catalog, args: Sequence[str] = (), prefix: 
     final.pop(names.FP8, None)
     settled = [word for decision in decisions for word in decision.args]
     model = [situation.model] if situation.model is not None else []
-    through = next((decision.module for decision in decisions if decision.module), None)
+    # The device's own way to start vLLM comes last, and sees to followers, too.
+    through = next((decision.module for decision in reversed(decisions) if decision.module), None)
     return Command([*program(prefix, through), "serve", *model, *settled, *typed], final, decisions)
 
 

@@ -7,7 +7,7 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
-from engine import cpu_memory, cpu_threads, host, model
+from engine import cpu_memory, cpu_threads, host, model, ranks
 from engine.decisions import Decision, Situation
 from engine.devices import Detection
 from engine.messages import Exit, Problem
@@ -56,7 +56,7 @@ def _queues(situation: Situation) -> list[Problem]:
     240 MiB). Docker and Kubernetes give a container 64 MiB. More workers need more, which engine.preflight asks for.
     """
     free = host.shared_memory_free()
-    if free is None or free >= _QUEUES or _ranks(situation) > 1:
+    if free is None or free >= _QUEUES or ranks.here(situation) > 1:
         return []
     return [
         Problem(
@@ -117,19 +117,12 @@ def _compiler(situation: Situation) -> list[Decision]:
     return [Decision("--enforce-eager", why, args=("--enforce-eager",))]
 
 
-def _ranks(situation: Situation) -> int:
-    """Workers on this machine."""
-    workers = situation.number("tensor-parallel-size") * situation.number("pipeline-parallel-size")
-    here = workers // max(1, situation.number("nnodes"))
-    return max(1, here) * max(1, situation.number("data-parallel-size-local", situation.number("data-parallel-size")))
-
-
 def _threads(situation: Situation) -> list[Decision]:
     if {"VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS"} & situation.environ.keys():
         return []
     quota, mask = host.cpu_quota(), host.affinity()
     reserved = situation.environ.get("VLLM_CPU_NUM_OF_RESERVED_CPU")
-    lists = cpu_threads.bind(host.cpus(mask), quota, _ranks(situation), int(reserved) if reserved else None)
+    lists = cpu_threads.bind(host.cpus(mask), quota, ranks.here(situation), int(reserved) if reserved else None)
     if lists is None:
         return []
     value = cpu_threads.as_setting(lists)
@@ -146,12 +139,12 @@ def _kv_cache(situation: Situation) -> list[Decision]:
     available = host.memory_available()
     if said or "VLLM_CPU_KVCACHE_SPACE" in situation.environ or available is None:
         return []
-    ranks = _ranks(situation)
-    sequences = situation.number("max-num-seqs", cpu_memory.DEFAULT_SEQUENCES * ranks)
+    workers = ranks.here(situation)
+    sequences = situation.number("max-num-seqs", cpu_memory.DEFAULT_SEQUENCES * workers)
     tokens = situation.number("max-model-len", 0) or None
     memory = cpu_memory.Memory(available, host.memory_limit() is not None)
     size, why = cpu_memory.kv_cache(memory, _files(situation), tokens, sequences)
-    each = str(size // ranks)
+    each = str(size // workers)
     return [Decision(f"--kv-cache-memory-bytes {each}", why, args=("--kv-cache-memory-bytes", each))]
 
 

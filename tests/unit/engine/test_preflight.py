@@ -113,4 +113,8 @@ def test_more_ranks_than_devices_are_refused(tmp_path: Path, monkeypatch: pytest
     assert "asks for 4 devices; visible here: 2" in problem.sentence
     assert problem.exit_code == Exit.BAD_SETTING
     assert not problems(tensor_parallel_size="2")
-    assert not problems(tensor_parallel_size="4", nnodes="2")
+    several = {"nnodes": "2", "master_addr": "10.0.0.1"}
+    assert not problems(tensor_parallel_size="4", **several)
+    (problem,) = problems(tensor_parallel_size="8", **several)
+    assert "asks for 4 devices" in problem.sentence
+    assert "each of the 2 nodes" in problem.hint

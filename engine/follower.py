@@ -1,0 +1,76 @@
+"""Runs `vllm serve --headless` on the nodes after the first, and ends it when there is nothing left to follow.
+
+vLLM alone (0.32) waits for its head for ever once that has gone, and calls it a success when its worker was killed.
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+from engine import ranks
+from engine.messages import Exit, Problem, complain, say
+
+RETRY_S = 1.0
+# A head that is cut off is noticed half a minute later.
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
+MASTER_PORT = 29501  # vLLM's own --master-port
+
+
+def is_one(argv: Sequence[str]) -> bool:
+    """Whether these words start a follower."""
+    return "--headless" in argv
+
+
+def run(program: Callable[[], object], argv: Sequence[str]) -> int:
+    """Call vLLM's program, which leaves by SystemExit when it is told to; that it returns is a failure."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--master-addr", default=ranks.LOOPBACK)
+    parser.add_argument("--master-port", type=int, default=MASTER_PORT)
+    head, _ = parser.parse_known_args(argv)
+    threading.Thread(target=_end_with, args=(head.master_addr, head.master_port), daemon=True).start()
+    program()
+    complain(Problem("the engine on this node has ended though nobody ended it", "its last words stand above"))
+    return Exit.FAILED
+
+
+def _end_with(address: str, port: int) -> None:
+    """The head listens on its master port for as long as its worker lives."""
+    connection = _connected(address, port)
+    with connection, contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+        while connection.recv(1):
+            pass
+    say(f"the head of this deployment, {address}, has ended, and so does this node")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _connected(address: str, port: int) -> socket.socket:
+    while True:
+        try:
+            connection = socket.create_connection((address, port), timeout=30)
+        except OSError:
+            time.sleep(RETRY_S)
+            continue
+        connection.settimeout(None)
+        return connection
+
+
+def main() -> int:
+    """`python -m engine.follower vllm serve … --headless …`."""
+    sys.argv = sys.argv[1:]
+    program: Any = import_module("vllm.entrypoints.cli.main")
+    return run(program.main, sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
