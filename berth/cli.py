@@ -5,9 +5,25 @@ from typing import Annotated
 
 import typer
 
-from berth.options import CODES, Debug, Device, DryRun, Env, Json, RuntimeName, examples
+from berth.options import (
+    CODES,
+    Debug,
+    Device,
+    DryRun,
+    Env,
+    Json,
+    KeepAlive,
+    Name,
+    Nodes,
+    Replicas,
+    RuntimeName,
+    Site,
+    Time,
+    examples,
+    request,
+)
 from berth.output import commands, show, table
-from berth.verbs import cluster, fleet, sif, tunnels
+from berth.verbs import cluster, fleet, planning, sif, tunnels
 
 app = typer.Typer(
     name="berth",
@@ -42,6 +58,7 @@ def root(
     epilog=examples(
         "up",
         "berth up --env env/cuda.env --env env/models/qwen3-8b.env -d",
+        "berth up --runtime slurm --env env/cuda.env --time 4:00:00",
         "berth up --env env/models/demo.env --dry-run",
     )
 )
@@ -52,42 +69,59 @@ def up(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return once a chat request would be answered.")
     ] = False,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the engine to be ready.")] = 3600,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds to wait for the engine to be ready; of a job, from its start.")
+    ] = 3600,
+    site: Site = None,
+    name: Name = None,
+    time: Time = None,
+    nodes: Nodes = None,
+    hold: Annotated[bool, typer.Option("--hold", help="Slurm: submit, and let nothing start.")] = False,
+    keep_alive: KeepAlive = None,
+    replicas: Replicas = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Start the engine and the service, and show what they do until a chat request would be answered.
 
     Layers, later wins: env/DEVICE.env, the files given, env/local.env if it is there, the shell.
+    A Slurm job goes on when this command ends.
     """
     from berth import up as steps
     from berth.progress import Progress
 
+    wanted = request(site, name, time, nodes, hold, keep_alive, replicas)
     with Progress() as progress:
-        deployment, chosen = steps.plan(env or [], device, runtime, progress)
+        deployment, chosen = steps.plan(env or [], device, runtime, progress, wanted)
         if dry_run:
             commands(chosen.commands(deployment), as_json)
             return
-        started = steps.running_already(deployment)
+        started = steps.running_already(deployment, chosen, progress, timeout, not detach)
+        fresh = started is None
         if started is None:
             deployment = steps.check(deployment, chosen, progress)
-            started, fresh = steps.start(deployment, chosen, progress, not detach, timeout), True
-        else:
-            progress.say("already running")
-            fresh = False
-    stays = fresh and not detach
+            started = steps.start(deployment, chosen, progress, not detach, timeout)
+    stays = not detach and (fresh or not chosen.local)
     show(started.facts()) if as_json else print(started.words(stays), flush=True)
     if stays:
-        steps.stay(chosen, Progress(), show_logs=not as_json)
+        chosen.stay(Progress(), show_logs=not as_json)
 
 
-@app.command(epilog=examples("berth down", "berth down --runtime native --json"))
-def down(runtime: RuntimeName = None, dry_run: DryRun = False, as_json: Json = False) -> None:
+@app.command(epilog=examples("berth down", "berth down --runtime native --json", "berth down --all"))
+def down(
+    runtime: RuntimeName = None,
+    site: Site = None,
+    name: Name = None,
+    everything: Annotated[bool, typer.Option("--all", help="Slurm: every deployment that has a job.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
     """Stop what `up` started: requests in flight are finished first. Models and compiled code are kept."""
     from berth import runtimes
     from berth.progress import Progress
 
-    found = [runtimes.load(runtime)] if runtime else runtimes.available()
+    wanted = runtimes.Request(site=site, name=name, everything=everything)
+    found = [runtimes.load(runtime, wanted)] if runtime else runtimes.available(wanted)
     if dry_run:
         commands([command for one in found for command in one.stop_commands()], as_json)
         return
@@ -100,9 +134,10 @@ def down(runtime: RuntimeName = None, dry_run: DryRun = False, as_json: Json = F
 
 
 @app.command(
-    epilog=examples("berth status", "berth status --json") + "\n\nHere: 0 ready, 1 nothing runs, 4 not ready yet."
+    epilog=examples("berth status", "berth status --json", "berth status --name llama-3.1-8b")
+    + "\n\nHere: 0 ready, 1 nothing runs, 4 not ready yet."
 )
-def status(runtime: RuntimeName = None, as_json: Json = False) -> None:
+def status(runtime: RuntimeName = None, site: Site = None, name: Name = None, as_json: Json = False) -> None:
     """Say what runs, and whether a chat request would be answered."""
     from dataclasses import asdict, replace
 
@@ -110,18 +145,30 @@ def status(runtime: RuntimeName = None, as_json: Json = False) -> None:
     from berth.errors import Exit
     from berth.up import describe
 
-    found = runtimes.running(runtime)
+    wanted = runtimes.Request(site=site, name=name)
+    found = runtimes.running(runtime, wanted)
     if found is None:
-        show({"state": "stopped"}) if as_json else print("nothing runs here; start with: scripts/up")
+        last = runtimes.load(runtime or "slurm", wanted).status() if runtime or name else None
+        if last is None or last.state != "failed":
+            show({"state": "stopped"}) if as_json else print("nothing runs here; start with: scripts/up")
+        elif as_json:
+            show({**asdict(last), "ready": False, "service": {}})
+        else:
+            table(describe(last))
         raise typer.Exit(Exit.FAILED)
     current = found.status()
-    service = waiting.service_state(current.endpoint.service) if current.endpoint else {}
-    if ready := service.get("state") == "ready":  # a container's own health check asks less often
+    if current.ready is None:
+        service = waiting.service_state(current.endpoint.service) if current.endpoint else {}
+        ready = service.get("state") == "ready"
+    else:
+        service, ready = {}, current.ready
+    if ready:  # a container's own health check asks less often
         current = replace(current, state="running")
     if as_json:
         show({**asdict(current), "ready": ready, "service": service})
     else:
-        rows = [*describe(current), ("ready", "yes" if ready else f"no: {service.get('detail', '')}")]
+        detail = f": {service['detail']}" if service.get("detail") else ""
+        rows = [*describe(current), ("ready", "yes" if ready else f"no{detail}")]
         table(rows)
     raise typer.Exit(Exit.OK if ready else Exit.NOT_READY)
 
@@ -132,6 +179,8 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     lines: Annotated[int | None, typer.Option("--lines", "-n", min=0, help="Only the last so many lines.")] = None,
     runtime: RuntimeName = None,
+    site: Site = None,
+    name: Name = None,
     as_json: Json = False,
 ) -> None:
     """Print the logs of the engine and the service."""
@@ -140,7 +189,9 @@ def logs(
 
     if part not in (None, runtimes.ENGINE, runtimes.SERVICE):
         raise failed(f"{part}: no such part", f"{runtimes.ENGINE} or {runtimes.SERVICE}", Exit.BAD_SETTING)
-    found = runtimes.load(runtime) if runtime else runtimes.running() or runtimes.load("native")
+    wanted = runtimes.Request(site=site, name=name)
+    which = runtime or ("slurm" if wanted.of_a_job else None)
+    found = runtimes.load(which, wanted) if which else runtimes.running() or runtimes.load("native")
     for line in found.logs(part, follow, lines):
         print(json.dumps({"line": line}) if as_json else line, flush=follow)
 
@@ -159,69 +210,5 @@ def chat(
     talking.run(question, url, system, max_tokens, as_json)
 
 
-@app.command(epilog=examples("berth build", "berth build --device cuda --dry-run"))
-def build(
-    env: Env = None,
-    device: Device = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Build every step anew.")] = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Build the device's engine image and the service's image."""
-    import shlex
-
-    from berth import deployment as deployments
-    from berth import images, runtimes
-    from berth.progress import Progress
-    from berth.runtimes.compose import Runtime
-
-    chosen, _ = runtimes.choose("compose")
-    assert isinstance(chosen, Runtime)
-    wanted = chosen.images_of(deployments.resolve(env or [], device))
-    if dry_run:
-        commands([shlex.join(image.build_command(no_cache)) for image in wanted], as_json)
-        return
-    with Progress() as progress:
-        for image in wanted:
-            images.build(image, progress, no_cache)
-    built = [image.tag for image in wanted]
-    show({"images": built}) if as_json else print("\n".join(built))
-
-
-@app.command(
-    epilog=examples("berth render --env env/cpu.env", "berth render --runtime native --env env/models/demo.env")
-)
-def render(env: Env = None, device: Device = None, runtime: RuntimeName = None, as_json: Json = False) -> None:
-    """Print what a deployment comes to: the Compose model, or the launcher's command. Secrets are masked."""
-    from berth import deployment as deployments
-    from berth import runtimes
-
-    deployment = deployments.resolve(env or [], device)
-    deployments.check_settings(deployment)
-    chosen, _ = runtimes.choose(runtime)
-    text = chosen.render(deployment)
-    show({"runtime": chosen.name, "device": deployment.device, "rendered": text}) if as_json else print(text)
-
-
-@app.command(epilog=examples("berth doctor", "berth doctor --device cuda --runtime compose"))
-def doctor(device: Device = None, runtime: RuntimeName = None, as_json: Json = False) -> None:
-    """Say what this machine lacks for each device and runtime, and the remedy.
-
-    A missing device or runtime fails the command only when it is asked for by name.
-    """
-    from dataclasses import asdict
-
-    from berth import doctor as examination
-    from berth.errors import Exit
-
-    findings = examination.examine(device, runtime)
-    broken = [finding for finding in findings if finding.required and not finding.ok]
-    if as_json:
-        show({"ok": not broken, "checks": [asdict(finding) for finding in findings]})
-    else:
-        table([finding.row() for finding in findings], examination.HEADS)
-    raise typer.Exit(Exit.MISSING_PREREQUISITE if broken else Exit.OK)
-
-
-for verbs in (cluster, tunnels, fleet, sif):
+for verbs in (planning, cluster, tunnels, fleet, sif):
     app.add_typer(verbs.app)

@@ -1,9 +1,12 @@
 """Options and help texts that several verbs share. Imported before any verb runs: it must load quickly."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from berth.runtimes import Request
 
 CODES = "Exit codes: 0 ok, 1 failed, 2 bad usage or bad setting, 3 missing prerequisite, 4 not ready in time."
 
@@ -27,9 +30,40 @@ Site = Annotated[
         "--site", metavar="FILE", help="Slurm: the site file; $BERTH_SITE, else apptainer/site.env, unless given."
     ),
 ]
+Name = Annotated[str | None, typer.Option("--name", help="Slurm: the deployment; its model's own name, unless given.")]
+Time = Annotated[str | None, typer.Option(metavar="TIME", help="Slurm: walltime of one job, as 4:00:00 or 90m.")]
+Nodes = Annotated[int | None, typer.Option(min=1, help="Slurm: nodes that share the model.")]
+KeepAlive = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Slurm: serve that long, one job after another, as 36h.")
+]
+Replicas = Annotated[int | None, typer.Option(min=1, help="Slurm: copies that share the requests.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
 
 def examples(*lines: str) -> str:
     """The end of a verb's help."""
     return "Examples:\n\n" + "\n\n".join(f"    scripts/{line}" for line in lines) + f"\n\n{CODES}"
+
+
+def request(
+    site: Path | None,
+    name: str | None,
+    time: str | None,
+    nodes: int | None,
+    hold: bool,
+    keep_alive: str | None,
+    replicas: int | None,
+) -> "Request":
+    """What the options of a job ask for. Raises BerthError (exit code 2) for times that are none."""
+    from berth.runtimes import Request
+    from berth.slurm import durations
+
+    return Request(
+        site=site,
+        name=name,
+        time_s=durations.parse(time, "--time") if time else None,
+        nodes=nodes,
+        hold=hold,
+        keep_alive_s=durations.parse(keep_alive, "--keep-alive") if keep_alive else None,
+        replicas=replicas,
+    )

@@ -14,11 +14,9 @@ from engine.decisions import Situation
 
 def problems(deployment: Deployment, runtime: Runtime) -> list[Problem]:
     """Everything that stands in the way of this deployment in this runtime, device first."""
-    checks: list[Callable[[], list[Problem]]] = [
-        lambda: device_problems(deployment),
-        lambda: runtime.problems(deployment),
-        lambda: port_problems(deployment),
-    ]
+    checks: list[Callable[[], list[Problem]]] = [lambda: runtime.problems(deployment)]
+    if runtime.local:
+        checks = [lambda: device_problems(deployment), *checks, lambda: port_problems(deployment)]
     return [problem for check in checks for problem in check()]
 
 

@@ -2,23 +2,18 @@
 
 import json
 import shlex
-import sys
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from berth import deployment as deployments
-from berth import preflight, runtimes, waiting
+from berth import preflight, runtimes
 from berth.deployment import Deployment
-from berth.errors import BerthError, Exit, Problem, failed
+from berth.errors import BerthError, failed
 from berth.progress import Progress
-from berth.runtimes import Endpoint, Runtime, Status, local_url
+from berth.runtimes import NOTHING, Ready, Request, Runtime, Status
 from engine import names
-
-FOLLOW_POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -28,28 +23,33 @@ class Started:
     runtime: str
     device: str
     model: str
-    endpoint: Endpoint
+    ready: Ready
 
     def facts(self) -> dict[str, Any]:
         """What `--json` prints."""
+        service = self.ready.endpoint.service
         return {
             "runtime": self.runtime,
             "device": self.device,
             "model": self.model,
-            "endpoint": self.endpoint.service,
-            "engine": self.endpoint.engine,
-            "curl": curl(self.endpoint.service),
+            "endpoint": service,
+            "engine": self.ready.endpoint.engine,
+            "curl": curl(service) if service else "",
             "stop": "scripts/berth down",
+            **self.ready.facts,
         }
 
     def words(self, attached: bool) -> str:
         """What a person reads at the end of `berth up`."""
+        if self.ready.words:
+            return self.ready.words
         return "\n".join(
             (
                 "",
-                f"{self.model} is ready at {self.endpoint.service} ({self.device}, {self.runtime}). Ask it something:",
+                f"{self.model} is ready at {self.ready.endpoint.service} ({self.device}, {self.runtime}). "
+                "Ask it something:",
                 "",
-                curl(self.endpoint.service),
+                curl(self.ready.endpoint.service),
                 "",
                 "  or talk to it:  scripts/berth chat",
                 f"  stop it with:   {'Ctrl-C, or ' if attached else ''}scripts/berth down",
@@ -65,12 +65,16 @@ def curl(url: str) -> str:
 
 
 def plan(
-    files: Sequence[Path], device: str | None, runtime: str | None, progress: Progress
+    files: Sequence[Path],
+    device: str | None,
+    runtime: str | None,
+    progress: Progress,
+    request: Request = NOTHING,
 ) -> tuple[Deployment, Runtime]:
     """What is to be started and by which runtime. Raises BerthError for settings first, then for the runtime."""
     deployment = deployments.resolve(files, device)
     deployments.check_settings(deployment)
-    chosen, why = runtimes.choose(runtime)
+    chosen, why = runtimes.choose(runtime, request)
     progress.say(f"device {deployment.device} ({deployment.why_device}); runtime {chosen.name} ({why})")
     return deployment, chosen
 
@@ -98,55 +102,44 @@ def check(deployment: Deployment, runtime: Runtime, progress: Progress) -> Deplo
     return deployment
 
 
-def running_already(deployment: Deployment) -> Started | None:
-    """What this checkout already runs, if it is what was asked for. Raises BerthError if it is something else."""
-    runtime = runtimes.running()
-    if runtime is None:
+def running_already(
+    deployment: Deployment, chosen: Runtime, progress: Progress, timeout_s: float, attached: bool
+) -> Started | None:
+    """What runs already, if it is what was asked for. Raises BerthError if it is something else.
+
+    On this machine a checkout runs one deployment at a time; elsewhere each has a name of its own.
+    """
+    runtime = runtimes.running_here() if chosen.local else chosen
+    current = runtime.status(deployment) if runtime else None
+    if runtime is None or current is None or current.stopped:
         return None
-    current = runtime.status()
     fell_back = current.model == names.DEMO and not deployment.model_named_by_user
     same = current.device == deployment.device and (current.model == deployment.model or fell_back)
-    if not same or not current.endpoint:
+    if not same or (chosen.local and not current.endpoint):
         raise failed(
-            f"Berth is already running here ({current.runtime}, {current.device}, {current.model})",
-            "stop it first: scripts/berth down",
+            f"Berth is already running {'here' if chosen.local else 'under this name'} "
+            f"({current.runtime}, {current.device}, {current.model})",
+            "stop it first: scripts/berth down" if chosen.local else "give this one another --name, or stop that one",
         )
-    return Started(current.runtime, current.device, current.model, current.endpoint)
+    progress.say("already running")
+    if not chosen.local:
+        return Started(
+            runtime.name, current.device, current.model, runtime.wait(deployment, progress, timeout_s, attached)
+        )
+    assert current.endpoint
+    return Started(current.runtime, current.device, current.model, Ready(current.endpoint))
 
 
 def start(deployment: Deployment, runtime: Runtime, progress: Progress, attached: bool, timeout_s: float) -> Started:
-    """Start and wait. Whatever ends this early, Ctrl-C too, stops what was started."""
-    service = local_url(deployment.address, deployment.service_port)
-    endpoint = Endpoint(service, local_url("127.0.0.1", deployment.engine_port))
+    """Start and wait. Whatever ends this early, Ctrl-C too, stops what was started on this machine."""
     runtime.start(deployment, progress, attached)
     try:
-        models = waiting.until_ready(runtime, deployment, service, progress, timeout_s)
+        ready = runtime.wait(deployment, progress, timeout_s, attached)
     except BaseException:
-        runtime.stop(progress)
+        if runtime.local:
+            runtime.stop(progress)
         raise
-    return Started(runtime.name, deployment.device, models[0] if models else deployment.model, endpoint)
-
-
-def stay(runtime: Runtime, progress: Progress, show_logs: bool) -> None:
-    """Print both logs until the deployment is stopped; Ctrl-C stops it. Raises BerthError if it failed by itself."""
-    if show_logs:
-        threading.Thread(target=_print_logs, args=(runtime,), daemon=True).start()
-    try:
-        while not (status := runtime.status()).stopped:
-            time.sleep(FOLLOW_POLL_S)
-    except KeyboardInterrupt:
-        progress.say("stopping: answers that are being written are finished first (Ctrl-C again to cut them off)")
-        runtime.stop(progress)
-        progress.say("stopped")
-        return
-    if status.state == "failed":
-        raise BerthError(Problem("the deployment has failed", "scripts/berth logs engine", Exit.FAILED))
-    progress.say("stopped")
-
-
-def _print_logs(runtime: Runtime) -> None:
-    for line in runtime.logs(None, follow=True, tail=0):
-        print(line, file=sys.stdout, flush=True)
+    return Started(runtime.name, deployment.device, ready.models[0] if ready.models else deployment.model, ready)
 
 
 def describe(status: Status) -> list[tuple[str, str]]:

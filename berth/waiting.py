@@ -14,7 +14,7 @@ from berth.host.installing import reason
 from berth.paths import RUN, shown
 from berth.preflight import is_local_model
 from berth.progress import Progress
-from berth.runtimes import ENGINE, Runtime
+from berth.runtimes import ENGINE, Endpoint, Ready, Runtime, local_url
 from engine.growing import split
 from engine.phases import DOWNLOADING, READY, STARTING, Phase, phase_of
 
@@ -56,6 +56,13 @@ def service_state(url: str) -> dict[str, Any]:
     except (httpx.HTTPError, ValueError):
         return {"state": "starting", "detail": "the service does not answer yet", "models": []}
     return said if isinstance(said, dict) else {"state": "starting"}
+
+
+def ready(runtime: Runtime, deployment: Deployment, progress: Progress, timeout_s: float) -> Ready:
+    """Wait for a deployment on this machine, and say where it answers. Raises BerthError as `until_ready` does."""
+    service = local_url(deployment.address, deployment.service_port)
+    models = until_ready(runtime, deployment, service, progress, timeout_s)
+    return Ready(Endpoint(service, local_url("127.0.0.1", deployment.engine_port)), tuple(models))
 
 
 def until_ready(runtime: Runtime, deployment: Deployment, url: str, progress: Progress, timeout_s: float) -> list[str]:

@@ -1,26 +1,56 @@
 """The ways to run a deployment: one file each, behind one protocol, none knowing another."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import import_module
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from berth.deployment import Deployment
 from berth.errors import BerthError, Exit, Problem, failed
 from berth.progress import Progress
 
 # In the order in which `berth up` prefers them; each is a module here with a class `Runtime`.
-NAMES = ("compose", "native")
+NAMES = ("compose", "slurm", "native")
 
 ENGINE, SERVICE = "engine", "llm"
 
 
 @dataclass(frozen=True)
+class Request:
+    """What a command line asks for beside the env files. All but `everything` is for Slurm jobs alone."""
+
+    site: Path | None = None
+    name: str | None = None
+    time_s: int | None = None
+    nodes: int | None = None
+    hold: bool = False
+    keep_alive_s: int | None = None
+    replicas: int | None = None
+    everything: bool = False
+
+    @property
+    def of_a_job(self) -> str:
+        """The first option that only a Slurm job understands, or nothing."""
+        given = (each.name for each in fields(self) if getattr(self, each.name) and each.name != "everything")
+        return next((f"--{name.removesuffix('_s').replace('_', '-')}" for name in given), "")
+
+    def only_here(self, runtime: str) -> None:
+        """Raise BerthError (exit code 2) for an option that is for Slurm jobs."""
+        if option := self.of_a_job:
+            raise failed(f"{option} is for Slurm jobs, not for {runtime}", "add --runtime slurm", Exit.BAD_SETTING)
+
+
+NOTHING = Request()
+
+
+@dataclass(frozen=True)
 class Endpoint:
-    """Where a deployment is reached from this machine."""
+    """Where a deployment is reached from this machine; `key_file` holds the key where every route asks for one."""
 
     service: str
     engine: str
+    key_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +74,7 @@ class Status:
     endpoint: Endpoint | None = None
     parts: tuple[Part, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    ready: bool | None = None  # None: ask the service
 
     @property
     def stopped(self) -> bool:
@@ -51,10 +82,26 @@ class Status:
         return self.state in ("stopped", "failed")
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A deployment that answers: where, and the names of the models that it serves.
+
+    `words` and `facts` are what a person and a program are told in place of the plain curl line.
+    """
+
+    endpoint: Endpoint
+    models: tuple[str, ...] = ()
+    words: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Runtime(Protocol):
     """One way to run a deployment."""
 
     name: str
+    # The engine runs on this machine: its device and ports are looked at, a checkout runs one deployment at a time,
+    # and what ends the command before it is ready ends the deployment.
+    local: bool
 
     def unavailable(self) -> Problem | None:
         """Why this machine cannot run it at all, or None."""
@@ -73,6 +120,12 @@ class Runtime(Protocol):
 
         Whatever ends it early, a BerthError or Ctrl-C, leaves nothing of it running.
         """
+
+    def wait(self, deployment: Deployment, progress: Progress, timeout_s: float, attached: bool) -> Ready:
+        """Return once a chat request would be answered. Raises BerthError: exit code 4 after `timeout_s` seconds."""
+
+    def stay(self, progress: Progress, show_logs: bool) -> None:
+        """Stay with what was started until it ends, or until Ctrl-C."""
 
     def failure(self) -> Problem | None:
         """Why what was started will never be ready, or None while it still may."""
@@ -95,28 +148,28 @@ class Runtime(Protocol):
     def stop(self, progress: Progress) -> bool:
         """Stop, requests in flight first. Returns whether there was anything to stop. Raises BerthError."""
 
-    def status(self) -> Status:
-        """What of it runs now."""
+    def status(self, deployment: Deployment | None = None) -> Status:
+        """What of it runs now: of this deployment, where several run side by side."""
 
 
-def load(name: str) -> Runtime:
+def load(name: str, request: Request = NOTHING) -> Runtime:
     """Return the runtime of that name. Raises BerthError (exit code 2) for one that does not exist."""
     if name not in NAMES:
         raise failed(f"{name}: no such runtime", f"known runtimes: {', '.join(NAMES)}", Exit.BAD_SETTING)
-    runtime: Runtime = import_module(f"{__name__}.{name}").Runtime()
+    runtime: Runtime = import_module(f"{__name__}.{name}").Runtime(request)
     return runtime
 
 
-def choose(wanted: str | None) -> tuple[Runtime, str]:
+def choose(wanted: str | None, request: Request = NOTHING) -> tuple[Runtime, str]:
     """The runtime for a new deployment and why it was chosen.
 
     Raises BerthError (exit code 3) when the one asked for is not available here.
     """
-    if wanted:
-        runtime = load(wanted)
+    if wanted or request.of_a_job:
+        runtime = load(wanted or "slurm", request)
         if problem := runtime.unavailable():
             raise BerthError(problem)
-        return runtime, "--runtime"
+        return runtime, "--runtime" if wanted else request.of_a_job
     why = ""
     for name in NAMES:
         runtime = load(name)
@@ -127,15 +180,21 @@ def choose(wanted: str | None) -> tuple[Runtime, str]:
     raise failed("no runtime is available here", f"{why}; see: scripts/berth doctor", Exit.MISSING_PREREQUISITE)
 
 
-def available() -> list[Runtime]:
-    """The runtimes that this machine has."""
-    return [runtime for runtime in map(load, NAMES) if runtime.unavailable() is None]
+def available(request: Request = NOTHING) -> list[Runtime]:
+    """The runtimes that this machine has; with an option of Slurm jobs, that one."""
+    names = ("slurm",) if request.of_a_job else NAMES
+    return [runtime for name in names if (runtime := load(name, request)).unavailable() is None]
 
 
-def running(wanted: str | None = None) -> Runtime | None:
+def running(wanted: str | None = None, request: Request = NOTHING) -> Runtime | None:
     """The runtime that has a deployment of this checkout running, or None. Raises BerthError for an unknown name."""
-    found = available() if wanted is None else [load(wanted)]
+    found = available(request) if wanted is None else [load(wanted, request)]
     return next((one for one in found if one.unavailable() is None and not one.status().stopped), None)
+
+
+def running_here() -> Runtime | None:
+    """The runtime that has a deployment of this checkout running on this machine, or None."""
+    return next((one for one in available() if one.local and not one.status().stopped), None)
 
 
 def local_url(address: str, port: int) -> str:

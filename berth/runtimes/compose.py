@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from berth import envfiles, images, package_sources
+from berth import envfiles, images, package_sources, staying, waiting
 from berth.deployment import LOCAL, Deployment
 from berth.errors import Exit, Problem, failed
 from berth.host import containers, dockers, hub, machine
 from berth.host.installing import reason
 from berth.paths import ROOT, from_root, in_root, shown
 from berth.progress import Progress
-from berth.runtimes import ENGINE, SERVICE, Endpoint, Part, Status
+from berth.runtimes import ENGINE, NOTHING, SERVICE, Endpoint, Part, Ready, Request, Status
 from engine import credentials, names
 from engine.messages import mask
 from engine.phases import STARTING, Phase
@@ -35,8 +35,10 @@ class Runtime:
     """Containers of this checkout's Compose project."""
 
     name = "compose"
+    local = True
 
-    def __init__(self) -> None:
+    def __init__(self, request: Request = NOTHING) -> None:
+        request.only_here(self.name)
         self._models: dict[tuple[Path, ...], dict[str, Any]] = {}
 
     def unavailable(self) -> Problem | None:
@@ -89,6 +91,14 @@ class Runtime:
         except BaseException:
             self.stop(progress)
             raise
+
+    def wait(self, deployment: Deployment, progress: Progress, timeout_s: float, attached: bool) -> Ready:
+        """Until the service says that the engine is ready."""
+        return waiting.ready(self, deployment, progress, timeout_s)
+
+    def stay(self, progress: Progress, show_logs: bool) -> None:
+        """Show the logs; Ctrl-C stops what was started."""
+        staying.stay(self, progress, show_logs)
 
     def failure(self) -> Problem | None:
         """An engine that ended before it was ready; Compose would start it again and again."""
@@ -145,7 +155,7 @@ class Runtime:
             raise failed(f"docker compose could not stop: {_last(done.stderr)}", by_hand)
         return True
 
-    def status(self) -> Status:
+    def status(self, deployment: Deployment | None = None) -> Status:
         """From the containers that carry this checkout's Compose labels."""
         found = self._containers()
         engine, service = found.get(ENGINE), found.get(SERVICE)

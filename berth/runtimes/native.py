@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from berth import children, logfiles, processplan
+from berth import children, logfiles, processplan, staying, waiting
 from berth.deployment import Deployment
 from berth.errors import Exit, Problem, failed
 from berth.host import hub, machine, processes
 from berth.host.installing import engine_directory, install_command, install_engine
 from berth.paths import RUN, shown
 from berth.progress import Progress
-from berth.runtimes import ENGINE, SERVICE, Endpoint, Part, Status
+from berth.runtimes import ENGINE, NOTHING, SERVICE, Endpoint, Part, Ready, Request, Status
 from engine import catalog, credentials, names, settings
 from engine.messages import mask
 
@@ -33,8 +33,10 @@ class Runtime:
     """Processes of this user, with state and logs in .berth/run/."""
 
     name = "native"
+    local = True
 
-    def __init__(self) -> None:
+    def __init__(self, request: Request = NOTHING) -> None:
+        request.only_here(self.name)
         self._supervisor: subprocess.Popen[bytes] | None = None
 
     def unavailable(self) -> Problem | None:
@@ -117,6 +119,14 @@ class Runtime:
                 )
             time.sleep(0.05)
 
+    def wait(self, deployment: Deployment, progress: Progress, timeout_s: float, attached: bool) -> Ready:
+        """Until the service says that the engine is ready."""
+        return waiting.ready(self, deployment, progress, timeout_s)
+
+    def stay(self, progress: Progress, show_logs: bool) -> None:
+        """Show the logs; Ctrl-C stops what was started."""
+        staying.stay(self, progress, show_logs)
+
     def failure(self) -> Problem | None:
         """The supervisor gives up when a child ends before it was ever ready."""
         state = self._state()
@@ -164,7 +174,7 @@ class Runtime:
             time.sleep(0.1)
         return True
 
-    def status(self) -> Status:
+    def status(self, deployment: Deployment | None = None) -> Status:
         """From the state file, believed only while the lock is held."""
         state, about = self._state(), self._about()
         held = processes.is_held(LOCK)

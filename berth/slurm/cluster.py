@@ -1,14 +1,17 @@
 """The login node, this machine or one reached by SSH: runs programs there, and reads and writes its files."""
 
+import io
 import os
 import shlex
 import subprocess
+import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from berth.errors import BerthError, Exit, failed
+from engine.names import SECRETS
 
 CONNECT_S = 15
 KEEP_S = 600  # how long a connection is kept for the next verb
@@ -17,7 +20,8 @@ _NOT_FOUND = 127  # a shell's, for a program that is not there
 _ABSENT = 44  # what the scripts below exit with for a file that is not there
 
 _READ = '[ -e "$1" ] || exit 44; exec cat -- "$1"'
-_READ_EACH = 'cd "$1" 2>/dev/null || exit 0; for f in $2; do [ -f "$f" ] && printf "%s\\0" "$f" && cat -- "$f" && printf "\\0"; done'
+_READ_EACH = r"""cd "$1" 2>/dev/null || exit 0
+for f in $2; do [ -f "$f" ] && printf "%s\0" "$f" && cat -- "$f" && printf "\0"; done"""
 _WRITE = (
     'umask 077; mkdir -p -- "$(dirname -- "$1")" && t="$1.new.$$" && cat >"$t" && chmod "$2" "$t" && mv -f -- "$t" "$1"'
 )
@@ -74,7 +78,7 @@ class Cluster:
     def _raw(self, argv: Sequence[str], input: bytes | None, timeout_s: float) -> tuple[int, bytes, bytes]:
         command = self.command(argv)
         try:
-            done = subprocess.run(command, input=input or b"", capture_output=True, timeout=timeout_s)
+            done = subprocess.run(command, input=input or b"", capture_output=True, timeout=timeout_s, env=_environ())
         except FileNotFoundError:
             raise _no_program(command[0], "this machine") from None
         except subprocess.TimeoutExpired:
@@ -143,6 +147,21 @@ class Cluster:
                 Exit.MISSING_PREREQUISITE,
             ) from error
 
+    def write_all(self, directory: str, files: Mapping[str, tuple[bytes, int]]) -> None:
+        """Write files of a directory, by their paths in it, each with its mode. Raises BerthError."""
+        if self.destination is None:
+            for name, (data, mode) in files.items():
+                self.write(f"{directory}/{name}", data, mode)
+            return
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for name, (data, mode) in files.items():
+                about = tarfile.TarInfo(name)
+                about.size, about.mode = len(data), mode
+                tar.addfile(about, io.BytesIO(data))
+        script = 'umask 077; mkdir -p -- "$1" && exec tar -x -p --no-same-owner -f - -C "$1"'
+        self.run(["sh", "-c", script, "sh", directory], input=archive.getvalue())
+
     def listdir(self, path: str) -> list[str]:
         """The names in a directory, sorted; none for one that is not there."""
         if self.destination is None:
@@ -183,6 +202,11 @@ def _sockets() -> Path:
     if place.stat().st_uid != os.getuid() or place.is_symlink():
         raise failed(f"{place} belongs to somebody else", "set XDG_RUNTIME_DIR to a directory of yours")
     return place
+
+
+def _environ() -> dict[str, str]:
+    """This process's environment without secrets: sbatch would hand them to the job, and Slurm would keep them."""
+    return {name: value for name, value in os.environ.items() if name not in SECRETS}
 
 
 def _make_private(directory: Path) -> None:

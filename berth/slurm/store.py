@@ -1,12 +1,14 @@
 """The store on the shared file system: deployments, their runs, SIFs and caches. Layout: docs/slurm.md."""
 
 import dataclasses
+import difflib
 import json
 import secrets
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from berth.errors import Exit, failed
 from berth.slurm.cluster import Cluster
 from berth.slurm.site import Site, root
 
@@ -52,7 +54,7 @@ class EndpointFile:
     login_port: int | None = None
     key_file: str = ""
     started: float = 0
-    ends: float = 0
+    ends: float | None = None
     heartbeat: float = 0
     restarts: int = 0
     sif: str = ""
@@ -110,13 +112,26 @@ class Store:
         read = [EndpointFile(**_known(EndpointFile, said)) for data in found.values() if (said := _object(data))]
         return sorted(read, key=lambda each: each.started)
 
-    def key(self, name: str) -> str:
-        """The key of a deployment's doors; made if there is none yet."""
+    def now(self) -> float:
+        """The cluster's own time: heartbeats are told in it. Unix seconds."""
+        return float(self.cluster.run(["date", "+%s"]).stdout)
+
+    def known(self, name: str) -> str:
+        """The name, if there is such a deployment. Raises BerthError (exit code 2) with the nearest one."""
+        names = self.names()
+        if name in names:
+            return name
+        near = difflib.get_close_matches(name, names, n=1)
+        listed = f"deployments: {', '.join(names)}" if names else "start one: scripts/berth up --runtime slurm"
+        raise failed(f"{name}: no such deployment", f"did you mean {near[0]}?" if near else listed, Exit.BAD_SETTING)
+
+    def key(self, name: str, given: str = "") -> str:
+        """The key of a deployment's doors: the one that is given, else the one that is there, else a new one."""
         path = f"{self.deployment_dir(name)}/api_key"
-        if (found := self.cluster.read(path)) and found.strip():
-            return found.decode().strip()
-        key = secrets.token_urlsafe(32)
-        self.cluster.write(path, f"{key}\n".encode())
+        found = (self.cluster.read(path) or b"").decode().strip()
+        key = given or found or secrets.token_urlsafe(32)
+        if key != found:
+            self.cluster.write(path, f"{key}\n".encode())
         return key
 
 

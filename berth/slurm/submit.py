@@ -1,1 +1,234 @@
-"""What is submitted: the sbatch command of a deployment on a site, and the directory that the job reads."""
+"""What is submitted: the sbatch commands of a deployment on a site, and the directory that its jobs read."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from berth.deployment import Deployment
+from berth.errors import BerthError, Exit, Problem, failed
+from berth.paths import ROOT
+from berth.runtimes import Request
+from berth.slurm import chain, durations
+from berth.slurm.site import GRES, Site
+from berth.slurm.store import Store
+from engine import names
+
+NODES, GPUS_PER_NODE, EXECUTOR = "BERTH_NODES", "BERTH_GPUS_PER_NODE", "BERTH_EXECUTOR"
+SCRIPT = ROOT / "apptainer"
+# What an object store is opened with; a job is given files, and there is none for these.
+_STORE_SECRETS = ("S3_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_PASSED = re.compile(r"^  (\w+):$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided before anything is submitted."""
+
+    name: str
+    directory: str
+    sif: str
+    nodes: int
+    gpus: int
+    walltime_s: int | None
+    options: tuple[str, ...]
+    links: tuple[chain.Link, ...]
+    request: Request
+
+    def argv(self, place: int, ids: list[str]) -> list[str]:
+        """The sbatch command of one job; `ids` are those of the jobs before it."""
+        link = self.links[place] if self.links else None
+        told = link.options(ids) if link else [f"--array=0-{self.replicas - 1}"] if self.replicas > 1 else []
+        if self.request.hold and not (link and link.previous is not None):
+            told = [*told, "--hold"]
+        before = ["--predecessor", ids[link.previous]] if link and link.previous is not None else []
+        inside = self.directory
+        script = [f"{inside}/job/serve.sbatch", "--deployment", inside, "--site", f"{inside}/site.env"]
+        return ["sbatch", "--parsable", *self.options, *told, *script, "--sif", self.sif, *before, f"{inside}/job.env"]
+
+    def commands(self) -> list[list[str]]:
+        """All sbatch commands, with `JOB1`, `JOB2`, … for ids that only Slurm can give."""
+        return [self.argv(place, [f"JOB{k + 1}" for k in range(place)]) for place in range(len(self.links) or 1)]
+
+    @property
+    def replicas(self) -> int:
+        """Copies of the engine."""
+        return self.request.replicas or 1
+
+
+def plan(deployment: Deployment, request: Request, store: Store) -> Plan:
+    """Settle name, size, times and sbatch's options. Raises BerthError (exit code 2) for what does not fit together."""
+    site, name = store.site, name_of(deployment, request)
+    nodes = request.nodes or number(deployment, NODES) or 1
+    gpus = gpus_per_node(deployment, nodes)
+    walltime = request.time_s or (durations.parse(site.time, f"{site.where('time')}SITE_TIME") if site.time else None)
+    directory = store.deployment_dir(name)
+    return Plan(
+        name,
+        directory,
+        store.sif(deployment.device),
+        nodes,
+        gpus,
+        walltime,
+        tuple(_options(site, name, directory, nodes, gpus, request.replicas or 1)),
+        _links(walltime, request),
+        request,
+    )
+
+
+def _links(walltime: int | None, request: Request) -> tuple[chain.Link, ...]:
+    """The jobs; none where the partition's own default is the walltime."""
+    if walltime is not None:
+        return tuple(chain.plan(walltime, request.keep_alive_s, request.replicas or 1))
+    if request.keep_alive_s is None:
+        return ()
+    raise failed(
+        "--keep-alive needs to know how long one job may run",
+        "give --time, or set SITE_TIME in the site file",
+        Exit.BAD_SETTING,
+    )
+
+
+def _options(site: Site, name: str, directory: str, nodes: int, gpus: int, replicas: int) -> list[str]:
+    """What sbatch is told of every job."""
+    named = {
+        "account": site.account,
+        "partition": site.partition,
+        "qos": site.qos,
+        "constraint": site.constraint,
+        "cpus-per-task": site.cpus_per_task,
+        "mem": site.mem,
+    }
+    words = [f"--job-name={job_name(name)}", f"--nodes={nodes}", "--ntasks-per-node=1"]
+    words += [f"--{option}={value}" for option, value in named.items() if value]
+    words += shlex.split((site.gres or GRES).replace("{n}", str(gpus))) if gpus else []
+    words += shlex.split(site.sbatch)
+    run = "%A_%a" if replicas > 1 else "%j"
+    # Not below runs/JOB: an older Slurm makes no directory for it. The job links it from there.
+    return [*words, f"--chdir={directory}", f"--output={directory}/slurm-{run}.log"]
+
+
+def job_name(name: str) -> str:
+    """What squeue shows."""
+    return f"berth-{name}"
+
+
+def name_of(deployment: Deployment, request: Request) -> str:
+    """--name, else the model's own name in small letters. Raises BerthError (exit code 2) for one that is no name."""
+    name = request.name or slug(deployment.model)
+    if not _NAME.fullmatch(name):
+        raise failed(
+            f"--name {name}: not a name for a deployment",
+            "letters, digits, . _ and -, up to 63, a letter or digit first",
+            Exit.BAD_SETTING,
+        )
+    return name
+
+
+def slug(model: str) -> str:
+    """`meta-llama/Llama-3.1-8B` is `llama-3.1-8b`."""
+    last = model.rstrip("/").rpartition("/")[2].lower()
+    return re.sub(r"[^a-z0-9._-]+", "-", last).strip("-._")[:63] or "model"
+
+
+def number(deployment: Deployment, *settings: str) -> int | None:
+    """The first of these settings that is set. Raises BerthError (exit code 2) where it is no whole number from 1."""
+    for name in settings:
+        if text := deployment.value(name):
+            if not (text.isascii() and text.isdigit() and int(text) > 0):
+                raise failed(
+                    f"{deployment.where(name)}{name}={text}: not a whole number from 1", "write 2", Exit.BAD_SETTING
+                )
+            return int(text)
+    return None
+
+
+def gpus_per_node(deployment: Deployment, nodes: int) -> int:
+    """How many devices each node is asked for: TP x PP x DP over the nodes; 0 for cpu.
+
+    Raises BerthError (exit code 2) where that does not divide, or BERTH_GPUS_PER_NODE is too few.
+    """
+    tensor = number(deployment, "VLLM_TP_SIZE", "VLLM_TENSOR_PARALLEL_SIZE") or 1
+    pipeline = number(deployment, "VLLM_PP_SIZE", "VLLM_PIPELINE_PARALLEL_SIZE") or 1
+    data = number(deployment, "VLLM_DATA_PARALLEL_SIZE") or 1
+    ranks, given = tensor * pipeline * data, number(deployment, GPUS_PER_NODE)
+    shape = f"tensor parallel {tensor} x pipeline parallel {pipeline} x data parallel {data} is {ranks}"
+    if ranks % nodes:
+        raise failed(
+            f"{shape}, which {nodes} nodes cannot share evenly",
+            f"set VLLM_TP_SIZE or VLLM_PP_SIZE so that {nodes} divides their product, or give another --nodes",
+            Exit.BAD_SETTING,
+        )
+    if deployment.device == "cpu":
+        return 0
+    if given and given * nodes < ranks:
+        raise failed(
+            f"{deployment.where(GPUS_PER_NODE)}{GPUS_PER_NODE}={given} on {nodes} nodes is too few: {shape}",
+            f"leave {GPUS_PER_NODE} out, or raise it to {ranks // nodes}",
+            Exit.BAD_SETTING,
+        )
+    return given or ranks // nodes
+
+
+def job_settings(deployment: Deployment) -> dict[str, str]:
+    """What the job is told: what the files set, and what the shell sets of the names that Compose hands over too.
+
+    No secret is in it. Raises BerthError (exit code 2) for a value that a line cannot hold.
+    """
+    listed = _PASSED.findall((ROOT / "compose" / "settings.yaml").read_text())
+    merged = {name: deployment.shell[name] for name in listed if deployment.shell.get(name)}
+    merged |= {name: setting.value for name, setting in deployment.settings.items() if setting.value}
+    problems = [
+        Problem(
+            f"{deployment.where(name)}{name} holds a line break, which a job's env file cannot",
+            "write the value on one line",
+        )
+        for name, value in merged.items()
+        if "\n" in value or "\r" in value
+    ]
+    if problems:
+        raise BerthError(problems)
+    merged[names.DEVICE] = deployment.device
+    if Path(deployment.model).is_dir():
+        merged[names.MODEL] = str(Path(deployment.model).absolute())
+    return {name: value for name, value in sorted(merged.items()) if name not in names.SECRETS}
+
+
+def job_env(settings: Mapping[str, str]) -> str:
+    """The file that the job reads: literal NAME=value to the end of the line."""
+    return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def hub_token(deployment: Deployment) -> str:
+    """The token for the model hub, or nothing. Raises BerthError (exit code 2) for secrets that no job can be given."""
+    for name in _STORE_SECRETS:
+        if deployment.value(name) and deployment.model.startswith("s3://"):
+            raise failed(
+                f"{deployment.where(name)}{name}: secrets of an object store cannot be given to a job",
+                "download the model to the shared file system, and name its folder",
+                Exit.BAD_SETTING,
+            )
+    found = (deployment.value(name) for name in (names.HF_TOKEN, "VLLM_HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))
+    token = next(filter(None, found), "")
+    if not token and (path := deployment.value(names.HF_TOKEN_PATH)) and Path(path).is_file():
+        token = Path(path).read_text().strip()
+    return token
+
+
+def files(deployment: Deployment, site: Site) -> dict[str, tuple[bytes, int]]:
+    """What the deployment directory holds, with modes; all but the key, which outlives what is submitted."""
+    found = {"job.env": (job_env(job_settings(deployment)).encode(), 0o600)}
+    found["site.env"] = (site.file.read_bytes() if site.file else b"", 0o600)
+    if token := hub_token(deployment):
+        found["hf_token"] = (f"{token}\n".encode(), 0o600)
+    for place in (
+        SCRIPT / "serve.sbatch",
+        *sorted((SCRIPT / "lib").glob("*")),
+        *sorted((SCRIPT / "devices").glob("*")),
+    ):
+        if place.is_file():
+            mode = 0o700 if place.stat().st_mode & 0o100 else 0o600
+            found[f"job/{place.relative_to(SCRIPT)}"] = (place.read_bytes(), mode)
+    return found

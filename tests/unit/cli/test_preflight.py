@@ -24,6 +24,8 @@ from tests.unit.cli.conftest import Resolve
 class FakeRuntime:
     """As much of a runtime as the checks ask."""
 
+    local = True
+
     name = "fake"
     cached = False
     free: int | None = 10**12
