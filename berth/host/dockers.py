@@ -1,5 +1,6 @@
 """The Docker Engine and the Compose that this machine has."""
 
+import os
 import re
 import shutil
 from functools import lru_cache
@@ -22,20 +23,23 @@ class Unreachable(Exception):
 @lru_cache(maxsize=1)
 def client() -> "DockerClient":
     """A client of the engine that the `docker` command would talk to. Raises Unreachable."""
-    import os
-
     import docker
     from docker.errors import DockerException
 
-    host = os.environ.get("DOCKER_HOST") or _context_host()
+    address = host()
     try:
-        environ = {**os.environ, **({"DOCKER_HOST": host} if host else {})}
+        environ = {**os.environ, **({"DOCKER_HOST": address} if address else {})}
         found = docker.from_env(environment=environ, timeout=PING_TIMEOUT_S)
         found.ping()
         found.api.timeout = None  # type: ignore[assignment] # a followed log may be silent for hours
     except (DockerException, OSError, ValueError) as error:
-        raise Unreachable(f"{host or 'unix:///var/run/docker.sock'}: {_cause(error)}") from error
+        raise Unreachable(f"{address or 'unix:///var/run/docker.sock'}: {_cause(error)}") from error
     return found
+
+
+def host() -> str | None:
+    """Its address where that is not the usual socket, for programs that know nothing of contexts."""
+    return os.environ.get("DOCKER_HOST") or _context_host()
 
 
 def _context_host() -> str | None:
