@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.support import slurm
+from tests.support import sif, slurm
 from tests.support.slurm import Checkout, Lab, User
 
 
@@ -36,3 +36,19 @@ def checkout(cluster: Lab) -> Checkout:
     done = subprocess.run([slurm.LAB, "sync", place], capture_output=True, text=True)
     assert done.returncode == 0, f"copying the checkout failed: {done.stdout}{done.stderr}"
     return Checkout(cluster, place)
+
+
+@pytest.fixture(scope="session")
+def stub_sif(cluster: Lab) -> str:
+    """Path in the cluster of a CPU engine's SIF whose vLLM is tests/support/stub_vllm.py: ready in a second."""
+    if reason := sif.missing(sif.service_image()):
+        pytest.skip(reason)
+    return sif.make(cluster, sif.build_stub_image(), "stub-cpu.sif")
+
+
+@pytest.fixture(scope="session")
+def real_sif(cluster: Lab) -> str:
+    """Path in the cluster of a SIF with the real vLLM for CPU; ready in a minute."""
+    if reason := sif.missing(sif.engine_image()):
+        pytest.skip(reason)
+    return sif.make(cluster, sif.engine_image(), "vllm-cpu.sif")

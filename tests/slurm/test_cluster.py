@@ -67,3 +67,11 @@ def test_up_again_changes_nothing(cluster: Lab) -> None:
     assert subprocess.run([LAB, "up"], capture_output=True, text=True).returncode == 0
     assert subprocess.run(running, capture_output=True, text=True).stdout == before
     assert len(before.split()) == 6
+
+
+def test_an_ordinary_user_runs_a_sif_on_a_node(alice: User, stub_sif: str) -> None:
+    check = ["apptainer", "exec", "--cleanenv", "--no-eval", stub_sif, "/opt/venv/bin/python", "-P", "-m"]
+    said = alice("srun", *check, "engine.serve", "--dry-run", environ={"APPTAINERENV_LLM_VLLM_MODEL_NAME": "demo"})
+    assert "/opt/venv/bin/vllm serve /opt/berth/models/demo" in said.stdout
+    served = alice("srun", *check[:-1], "-c", "import llm_service, os; print(os.getuid())").stdout
+    assert served.strip() == "1001"

@@ -15,6 +15,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from tests.support.stub_messages import chunk, completion, event, metrics, whole
+
 TEXT = ["Deep learning", " isn't magic:", " it fits", " many layers", " to data.\n"]
 
 
@@ -60,16 +62,17 @@ class Record:
 
 
 class StubEngine:
-    """The engine; a context manager that listens on a free port, or on the one given."""
+    """The engine; a context manager that listens on a free port, on the one given, or on a Unix socket at `path`."""
 
-    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
+    def __init__(self, port: int = 0, host: str = "127.0.0.1", path: str | None = None) -> None:
         self.knobs = Knobs()
         self.records: list[Record] = []
         self.connections = 0  # how many were ever opened
-        self.socket = socket.socket()
+        self.socket = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind((host, port))  # bound but not listening: connections are refused, as while vLLM loads
-        self.port: int = self.socket.getsockname()[1]
+        # Bound but not listening: connections are refused, as while vLLM loads.
+        self.socket.bind(path if path else (host, port))
+        self.port: int = 0 if path else self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -100,6 +103,15 @@ class StubEngine:
         self.knobs = Knobs()
         self.records = []
         self.connections = 0
+
+    def refuse_more(self) -> None:
+        """Stop listening; what runs goes on."""
+
+        async def stop() -> None:
+            if self._server is not None:
+                self._server.close()
+
+        self._call(stop())
 
     def kill(self) -> None:
         """Stop listening and reset every connection, as a crash does."""
@@ -132,6 +144,12 @@ class StubEngine:
     def chats(self) -> list[Record]:
         """The chat requests that arrived."""
         return [record for record in self.records if record.path == "/v1/chat/completions"]
+
+    def counts(self) -> dict[str, int]:
+        """vLLM's counters, as of now: a stub's prompt has 3 tokens, and a piece is one token."""
+        running = sum(1 for record in self.chats if not (record.answered or record.client_left))
+        generated = sum(record.pieces_sent for record in self.chats)
+        return {"prompt_tokens": 3 * len(self.chats), "generation_tokens": generated, "num_requests_running": running}
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -180,14 +198,16 @@ class StubEngine:
             writer.write(b"\x00\x01 not http at all\r\n\r\n")
             return False
         if record.path == "/health":
-            return _whole(writer, 200 if knobs.healthy else 503, b"")
+            return whole(writer, 200 if knobs.healthy else 503, b"")
+        if record.path == "/metrics":
+            return whole(writer, 200, metrics(self.counts()), kind="text/plain")
         if knobs.api_key and record.headers.get("authorization") != f"Bearer {knobs.api_key}":
-            return _whole(writer, 401, b'{"error":"Unauthorized"}')
+            return whole(writer, 401, b'{"error":"Unauthorized"}')
         if record.path == "/v1/models":
             listed = [{"id": name, "object": "model", "max_model_len": knobs.window} for name in knobs.models]
-            return _whole(writer, 200, json.dumps({"object": "list", "data": listed}).encode(), cookie=knobs.cookie)
+            return whole(writer, 200, json.dumps({"object": "list", "data": listed}).encode(), cookie=knobs.cookie)
         if record.path != "/v1/chat/completions":
-            return _whole(writer, 404, b'{"detail":"Not Found"}')
+            return whole(writer, 404, b'{"detail":"Not Found"}')
         return await self._chat(record, writer)
 
     async def _chat(self, record: Record, writer: asyncio.StreamWriter) -> bool:
@@ -198,9 +218,9 @@ class StubEngine:
             writer.transport.abort()
             return False
         if knobs.status != 200:
-            return _whole(writer, knobs.status, knobs.error_body, knobs.retry_after)
+            return whole(writer, knobs.status, knobs.error_body, knobs.retry_after)
         if not record.json.get("stream"):
-            return _whole(writer, 200, knobs.whole_body or _completion("".join(knobs.pieces)))
+            return whole(writer, 200, knobs.whole_body or completion("".join(knobs.pieces)))
         return await self._stream(record, writer)
 
     async def _stream(self, record: Record, writer: asyncio.StreamWriter) -> bool:
@@ -211,14 +231,14 @@ class StubEngine:
         if knobs.hold == "after headers":
             await asyncio.Event().wait()
         for index, piece in enumerate(knobs.pieces):
-            data = _event(piece)
+            data = event(piece)
             if index == 1 and knobs.hold == "after first piece":
                 await asyncio.Event().wait()
             if index == 2 and knobs.die is not None:
                 if knobs.die_after is not None:
                     await asyncio.to_thread(knobs.die_after.wait, 10)
                 if knobs.die == "in event":
-                    _chunk(writer, data[: len(data) // 2])
+                    chunk(writer, data[: len(data) // 2])
                 if knobs.die == "reset in stream":
                     linger = struct.pack("ii", 1, 0)
                     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -227,42 +247,14 @@ class StubEngine:
                 await writer.drain()
                 return False
             for part in [data[i : i + 1] for i in range(len(data))] if knobs.split_bytes else [data]:
-                _chunk(writer, part)
+                chunk(writer, part)
                 await writer.drain()
             record.pieces_sent += 1
             await asyncio.sleep(knobs.piece_seconds)
-        _chunk(writer, b"data: [DONE]\n\n")
+        chunk(writer, b"data: [DONE]\n\n")
         writer.write(b"0\r\n\r\n")
         await writer.drain()
         return True
-
-
-def _whole(
-    writer: asyncio.StreamWriter, status: int, body: bytes, retry_after: str | None = None, cookie: str | None = None
-) -> bool:
-    extra = f"Retry-After: {retry_after}\r\n" if retry_after else ""
-    extra += f"Set-Cookie: {cookie}\r\n" if cookie else ""
-    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{extra}\r\n"
-    writer.write(head.encode() + body)
-    return True
-
-
-def _chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
-    writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-
-
-def _event(text: str) -> bytes:
-    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
-    frame = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "stub-model"}
-    chunk = {**frame, "choices": [choice]}
-    return b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
-
-
-def _completion(text: str) -> bytes:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
-    whole = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "stub-model", "choices": [choice]}
-    return json.dumps({**whole, "usage": usage}).encode()
 
 
 def main() -> None:

@@ -1,0 +1,49 @@
+"""What the stub engine writes: whole answers, chunks of a stream, OpenAI's objects, vLLM's counters."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+
+
+def whole(
+    writer: asyncio.StreamWriter,
+    status: int,
+    body: bytes,
+    retry_after: str | None = None,
+    cookie: str | None = None,
+    kind: str = "application/json",
+) -> bool:
+    """Write a whole answer; True, as the connection can be kept."""
+    extra = f"Retry-After: {retry_after}\r\n" if retry_after else ""
+    extra += f"Set-Cookie: {cookie}\r\n" if cookie else ""
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{extra}\r\n"
+    writer.write(head.encode() + body)
+    return True
+
+
+def chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Write one chunk of a chunked body."""
+    writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+
+def event(text: str) -> bytes:
+    """A server-sent event with one piece of a chat's answer."""
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    frame = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "stub-model"}
+    chunk = {**frame, "choices": [choice]}
+    return b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
+
+
+def completion(text: str) -> bytes:
+    """A chat's whole answer."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+    whole = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "stub-model", "choices": [choice]}
+    return json.dumps({**whole, "usage": usage}).encode()
+
+
+def metrics(counts: Mapping[str, int]) -> bytes:
+    """/metrics as vLLM words it."""
+    labels = '{model_name="stub-model",engine="0"}'
+    names = {name: f"vllm:{name}" + ("_total" if name.endswith("_tokens") else "") for name in counts}
+    return "".join(f"{names[name]}{labels} {float(value)}\n" for name, value in counts.items()).encode()
