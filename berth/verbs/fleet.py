@@ -1,11 +1,12 @@
 """Many jobs: `gc`, `cost` and `launch-many`. Imports stand inside: `--help` must be quick."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from berth.options import Json, Site, examples
-from berth.output import show, table
+from berth.options import DryRun, Json, Site, examples
+from berth.output import commands, show, table
 
 app = typer.Typer()
 
@@ -54,3 +55,36 @@ def gc(
     count = f"{len(swept.found)} leftover{'' if len(swept.found) == 1 else 's'}, {leftovers.size(swept.bytes)}"
     hint = "" if yes or not swept.found else "; delete with: scripts/berth gc --yes"
     typer.echo(f"{count}{' deleted' if yes and swept.found else ''}{hint}", err=True)
+
+
+@app.command(
+    name="launch-many",
+    epilog=examples(
+        "berth launch-many apptainer/examples/fleet.toml --dry-run", "berth launch-many models.toml --site della.env"
+    ),
+)
+def launch_many(
+    file: Annotated[
+        Path, typer.Argument(help="A TOML file of [[deployment]] tables, as apptainer/examples/fleet.toml.")
+    ],
+    site: Site = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Submit several deployments at once: all of them, or none when one cannot be.
+
+    Then: berth ls, and berth connect NAME for each.
+    """
+    from berth.progress import Progress
+    from berth.slurm import launching
+
+    with Progress() as progress:
+        ready = launching.prepare(file, site, ask_cluster=not dry_run)
+        if dry_run:
+            commands([command for one in ready for command in one.commands], as_json)
+            return
+        done = launching.launch(ready, progress)
+    if as_json:
+        show({"deployments": [one.facts() for one in done]})
+    else:
+        table([one.row() for one in done], launching.HEADS)
