@@ -66,10 +66,12 @@ class Cluster:
     ) -> Completed:
         """Run a program on the login node.
 
-        Raises BerthError: exit code 3 where the login node cannot be reached or the program is not there; with
-        `check`, exit code 1 with its last words where it fails.
+        Raises BerthError: exit code 3 where the login node cannot be reached; with `check`, exit code 3 too where the
+        program is not there, and exit code 1 with its last words where it fails.
         """
         code, out, err = self._raw(argv, input, timeout_s)
+        if check and code == _NOT_FOUND:  # the shell at the other end, or env
+            raise _no_program(_program(argv), self.destination or "this machine")
         done = Completed(out.decode(errors="replace"), err.decode(errors="replace"), code)
         if check and code:
             raise failed(f"{argv[0]} failed: {done.last}", f"by hand: {shlex.join(self.command(argv))}")
@@ -79,7 +81,9 @@ class Cluster:
         command = self.command(argv)
         try:
             done = subprocess.run(command, input=input or b"", capture_output=True, timeout=timeout_s, env=_environ())
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if self.destination is None:
+                return _NOT_FOUND, b"", str(error).encode()
             raise _no_program(command[0], "this machine") from None
         except subprocess.TimeoutExpired:
             where = self.destination or "this machine"
@@ -88,8 +92,6 @@ class Cluster:
             ) from None
         if self.destination and done.returncode == _UNREACHABLE:
             raise self._unreachable(done.stderr)
-        if done.returncode == _NOT_FOUND:  # the shell at the other end, or env
-            raise _no_program(_program(argv), self.destination or "this machine")
         return done.returncode, done.stdout, done.stderr
 
     def _unreachable(self, said: bytes) -> BerthError:
