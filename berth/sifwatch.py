@@ -1,4 +1,4 @@
-"""Shows how far Apptainer is with an image: its step, which it says, and the size of what it writes, which it does not."""
+"""Shows how far Apptainer is with an image: its step, which it says, and the size of its file, which it does not."""
 
 import threading
 import time

@@ -38,6 +38,9 @@ SECRETS = (
     "AWS_SECRET_ACCESS_KEY",
 )
 
+# One of these tells a program that it runs in an Apptainer (or Singularity) container.
+APPTAINER = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")
+
 DEFAULT_PORT = "8008"
 DEFAULT_HOST = "127.0.0.1"
 DEMO = "demo"

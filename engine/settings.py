@@ -59,7 +59,10 @@ def read(environ: Mapping[str, str], catalog: Catalog, device: str, args: Sequen
     reading.problems += arguments.problems(reading.extra, catalog, names.EXTRA_ARGS)
     reading.problems += arguments.problems(args, catalog, "arguments")
     given = arguments.values([*reading.args(), *args], catalog)
-    if reading.model is None and not {"config", "model"} & given.keys():
+    if reading.model is None and _is_a_trial(environ, given):
+        reading.model = names.DEMO
+        reading.notes.append(f"serving the built-in model, {names.DEMO} ({names.MODEL} names another)")
+    elif reading.model is None and not {"config", "model"} & given.keys():
         reading.problems.append(
             Problem(
                 f"{names.MODEL} is not set: there is no model to serve",
@@ -69,6 +72,14 @@ def read(environ: Mapping[str, str], catalog: Catalog, device: str, args: Sequen
     reading.problems += _refused_by_devices(given, device)
     reading.problems += module.problems(Situation(reading.environ, given, reading.model))
     return reading
+
+
+def _is_a_trial(environ: Mapping[str, str], given: Mapping[str, str]) -> bool:
+    """Whether this is `apptainer run vllm.sif` and no more, or only with another address: a way to see that it works.
+
+    In the other runtimes a model that is missing is a mistake, and a job's settings always say more than this.
+    """
+    return any(environ.get(name) for name in names.APPTAINER) and given.keys() <= {"host", "port"}
 
 
 def _read_one(name: str, value: str, reading: Reading, catalog: Catalog, device: str) -> None:

@@ -2,8 +2,10 @@
 
 import os
 import pwd
+import stat
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from engine.decisions import Decision
@@ -57,12 +59,22 @@ def _scratch(environ: Mapping[str, str]) -> Path | None:
     return None
 
 
+def _own(scratch: Path, name: str) -> Path:
+    """A folder of this user's alone: under Apptainer /tmp is the host's, where another user may have made it first."""
+    folder = scratch / f"{name}-{os.getuid()}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
+        return folder
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=scratch))
+
+
 def _home(environ: Mapping[str, str], scratch: Path) -> list[Decision]:
     home = environ.get("HOME")
     if home and home != "/" and is_writable(Path(home)):
         return []
-    value = str(scratch / f"berth-home-{os.getuid()}")
-    Path(value).mkdir(mode=0o700, exist_ok=True)
+    value = str(_own(scratch, "berth-home"))
     return [Decision(f"HOME={value}", f"{home or 'it'} is not writable" if home else "it is not set", {"HOME": value})]
 
 
@@ -83,7 +95,7 @@ def _caches(environ: Mapping[str, str], scratch: Path, home: Path) -> tuple[list
     base = Path(environ.get("XDG_CACHE_HOME") or home / ".cache")
     compiled = Path(environ.get("VLLM_CACHE_ROOT") or base / "vllm")
     if not is_writable(compiled):
-        fallback = scratch / "berth-cache" / "vllm"
+        fallback = _own(scratch, "berth-cache") / "vllm"
         why = f"{compiled} is not writable; compiled code is lost when this ends"
         decisions.append(Decision(f"VLLM_CACHE_ROOT={fallback}", why, {"VLLM_CACHE_ROOT": str(fallback)}))
         compiled = fallback
@@ -115,6 +127,6 @@ def _models(environ: Mapping[str, str], scratch: Path) -> list[Decision]:
     cache = hub_cache(environ)
     if os.path.isdir(cache) or is_writable(cache):
         return []
-    fallback = scratch / "berth-cache" / "huggingface"
+    fallback = _own(scratch, "berth-cache") / "huggingface"
     why = f"{cache} is not writable; downloads are lost when this ends"
     return [Decision(f"HF_HOME={fallback}", why, {"HF_HOME": str(fallback)})]

@@ -114,6 +114,27 @@ def test_a_missing_model_is_named(read: Read) -> None:
     assert not read(LLM_VLLM_MODEL_NAME="", VLLM_CONFIG="serve.yaml").problems
 
 
+@pytest.mark.parametrize("name", ["APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"])
+def test_an_apptainer_image_without_any_setting_serves_the_built_in_model(read: Read, name: str) -> None:
+    bare = {"LLM_VLLM_MODEL_NAME": "", name: "/scratch/vllm-cpu.sif"}
+    for address in ({}, {"LLM_VLLM_PORT": "8123", "LLM_VLLM_HOST": "0.0.0.0"}):
+        reading = read(**bare, **address)
+        assert reading.model == "demo"
+        assert not reading.problems
+        assert "serving the built-in model, demo (LLM_VLLM_MODEL_NAME names another)" in reading.notes
+
+
+@pytest.mark.parametrize(
+    ("args", "environ"),
+    [((), {"VLLM_UDS": "/run/a.sock"}), (("--max-model-len", "64"), {}), ((), {"LLM_VLLM_EXTRA_ARGS": "--seed 1"})],
+)
+def test_an_apptainer_image_with_settings_needs_a_model(
+    read: Read, args: tuple[str, ...], environ: dict[str, str]
+) -> None:
+    reading = read(*args, LLM_VLLM_MODEL_NAME="", APPTAINER_CONTAINER="/scratch/vllm-cpu.sif", **environ)
+    assert "LLM_VLLM_MODEL_NAME is not set" in sentences(reading)
+
+
 def test_kubernetes_announcements_are_no_settings(read: Read) -> None:
     reading = read(
         VLLM_PORT="tcp://10.0.0.1:8000",

@@ -39,8 +39,25 @@ def test_an_unusable_home_is_replaced(tmp_path: Path, home: str) -> None:
 def test_an_unwritable_cache_falls_back_to_temporary_space(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "USER": "x", "TMPDIR": str(tmp_path)}
     found, _ = changed({**environ, "VLLM_CACHE_ROOT": "/proc/nowhere", "HF_HOME": "/proc/nowhere"})
-    assert found["VLLM_CACHE_ROOT"] == str(tmp_path / "berth-cache/vllm")
-    assert found["HF_HOME"] == str(tmp_path / "berth-cache/huggingface")
+    assert found["VLLM_CACHE_ROOT"] == str(tmp_path / f"berth-cache-{os.getuid()}/vllm")
+    assert found["HF_HOME"] == str(tmp_path / f"berth-cache-{os.getuid()}/huggingface")
+
+
+@pytest.mark.parametrize("mode", [0o777, None], ids=["that all may write", "that is a link"])
+def test_temporary_space_that_another_user_laid_out_is_not_used(tmp_path: Path, mode: int | None) -> None:
+    trap = tmp_path / f"berth-cache-{os.getuid()}"
+    if mode is None:
+        trap.symlink_to("elsewhere")
+    else:
+        trap.mkdir()
+        trap.chmod(mode)
+    found, _ = changed(
+        {"HOME": str(tmp_path), "USER": "x", "TMPDIR": str(tmp_path), "VLLM_CACHE_ROOT": "/proc/nowhere"}
+    )
+    place = Path(str(found["VLLM_CACHE_ROOT"])).parent
+    assert place.parent == tmp_path
+    assert place != trap
+    assert place.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_cache_mounted_noexec_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
