@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from berth.errors import Exit, failed
@@ -13,18 +14,19 @@ SILENCE_S = 600.0  # a long prompt on a small machine is read for minutes before
 
 def run(question: str | None, url: str | None, system: str | None, max_tokens: int, as_json: bool) -> None:
     """Ask one question, or hold a conversation until end of input. Raises BerthError."""
-    address = (url or _running()).rstrip("/")
+    address, key = (url.rstrip("/"), "") if url else _running()
     messages = [{"role": "system", "content": system}] if system else []
     if question is not None:
-        _turn(address, [*messages, {"role": "user", "content": question}], max_tokens, as_json)
+        _turn(address, key, [*messages, {"role": "user", "content": question}], max_tokens, as_json)
         return
     while (asked := _ask()) is not None:
         if asked.strip():
             messages.append({"role": "user", "content": asked})
-            messages.append({"role": "assistant", "content": _turn(address, messages, max_tokens, as_json)})
+            messages.append({"role": "assistant", "content": _turn(address, key, messages, max_tokens, as_json)})
 
 
-def _running() -> str:
+def _running() -> tuple[str, str]:
+    """The address of what runs here, and the key where it asks for one."""
     from berth import runtimes
 
     found = runtimes.running()
@@ -33,7 +35,11 @@ def _running() -> str:
         raise failed(
             "nothing runs here", "start with scripts/up, or name a service with --url", Exit.MISSING_PREREQUISITE
         )
-    return endpoint.service
+    try:
+        key = Path(endpoint.key_file).read_text().strip() if endpoint.key_file else ""
+    except OSError as error:
+        raise failed(f"{endpoint.key_file} cannot be read: {error.strerror}", "scripts/berth connect") from error
+    return endpoint.service.rstrip("/"), key
 
 
 def _ask() -> str | None:
@@ -46,10 +52,10 @@ def _ask() -> str | None:
         return None
 
 
-def _turn(address: str, messages: list[dict[str, str]], max_tokens: int, as_json: bool) -> str:
+def _turn(address: str, key: str, messages: list[dict[str, str]], max_tokens: int, as_json: bool) -> str:
     """Print one answer and return it."""
     answer = ""
-    for piece in stream(address, messages, max_tokens):
+    for piece in stream(address, messages, max_tokens, key):
         answer += piece
         if not as_json:
             print(piece, end="", flush=True)
@@ -57,16 +63,17 @@ def _turn(address: str, messages: list[dict[str, str]], max_tokens: int, as_json
     return answer
 
 
-def stream(address: str, messages: list[dict[str, str]], max_tokens: int) -> Iterator[str]:
+def stream(address: str, messages: list[dict[str, str]], max_tokens: int, key: str = "") -> Iterator[str]:
     """Yield the answer's pieces. Raises BerthError: 3 where nothing answers, 4 while not ready, else 1."""
     import httpx
 
     body = {"messages": messages, "max_tokens": max_tokens, "stream": True}
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
     try:
         with (
             httpx.Client(timeout=timeout, trust_env=False) as client,
-            client.stream("POST", f"{address}/v1/chat/completions", json=body) as answer,
+            client.stream("POST", f"{address}/v1/chat/completions", json=body, headers=headers) as answer,
         ):
             if answer.status_code != 200:
                 raise _refused(answer.status_code, answer.read())

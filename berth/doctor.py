@@ -13,6 +13,7 @@ from berth.deployment import Deployment, resolve
 from berth.errors import BerthError, Exit, failed
 from berth.host import dockers, hub, machine, ports
 from berth.paths import STATE
+from berth.runtimes import Request
 from engine import devices
 from engine.decisions import Situation
 
@@ -43,7 +44,9 @@ class Finding:
         return self.scope, f"{'ok ' if self.ok else 'NO '} {self.check}", self.found, "" if self.ok else self.remedy
 
 
-def examine(device: str | None = None, runtime: str | None = None) -> list[Finding]:
+def examine(
+    device: str | None = None, runtime: str | None = None, request: Request = runtimes.NOTHING
+) -> list[Finding]:
     """Check this machine in general, then each device and runtime; those asked for by name are required.
 
     Raises BerthError (exit code 2) for a device or runtime that does not exist.
@@ -51,13 +54,17 @@ def examine(device: str | None = None, runtime: str | None = None) -> list[Findi
     if device and device not in devices.names():
         raise failed(f"{device}: no such device", f"known devices: {', '.join(devices.names())}", Exit.BAD_SETTING)
     if runtime:
-        runtimes.load(runtime)
+        runtimes.load(runtime, request)
     findings = list(_machine())
     for name in (device,) if device else devices.names():
         findings += _device(name, required=bool(device))
-    extra: dict[str, Callable[[bool], Iterator[Finding]]] = {"native": _native, "compose": _compose}
+    extra: dict[str, Callable[[bool], Iterator[Finding]]] = {
+        "native": _native,
+        "compose": _compose,
+        "slurm": lambda required: _slurm(request, device, required),
+    }
     for name in (runtime,) if runtime else runtimes.NAMES:
-        problem = runtimes.load(name).unavailable()
+        problem = runtimes.load(name, request if runtime else runtimes.NOTHING).unavailable()
         yes = bool(runtime)
         findings.append(
             Finding(
@@ -179,6 +186,13 @@ def _compose(required: bool) -> Iterator[Finding]:
     )
     names = sorted(info.get("Runtimes") or {})
     yield Finding("compose", "container runtimes", True, ", ".join(names))
+
+
+def _slurm(request: Request, device: str | None, required: bool) -> Iterator[Finding]:
+    from berth.runtimes.slurm import Runtime
+    from berth.slurm import examination
+
+    yield from examination.examine(Runtime(request).store, device, required)
 
 
 def _amount(check: str, have: int | None, want: int, remedy: str) -> Finding:

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator
 
+from berth import paths
 from berth.deployment import Deployment
 from berth.errors import BerthError, Exit, Problem, failed
 from berth.progress import Progress
@@ -82,7 +83,7 @@ class Runtime:
             plan.name,
             deployment.device,
             deployment.model,
-            [str(file) for file in deployment.files],
+            [paths.shown(file) for file in deployment.files],
             ids,
             argvs,
             time.time(),
@@ -120,7 +121,8 @@ class Runtime:
         if self.request.hold:
             return Ready(Endpoint("", ""), (), rendering.held(deployed), {"jobs": deployed.jobs, "held": True})
         try:
-            Wait(self.store, deployed, progress, timeout_s).until_ready()
+            if deployed.jobs:  # none where sbatch alone made it
+                Wait(self.store, deployed, progress, timeout_s).until_ready()
             return self._connect(deployed.name, attached, progress)
         except KeyboardInterrupt:
             progress.say(
@@ -196,7 +198,8 @@ class Runtime:
             return Status(self.name, "stopped")
         state = _STATES.get(row.state, row.state)
         door = connections.open_doors().get(row.name, "")
-        address = door or (row.endpoint.base_url if row.endpoint else "")
+        inside = row.endpoint.base_url if row.endpoint else ""
+        address = door or ("" if self.store.cluster.destination else inside)
         key = str(connections.directory(row.name) / "api_key") if door else self._key_file(row)
         said = self.store.load(row.name)
         facts = {

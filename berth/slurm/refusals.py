@@ -38,9 +38,6 @@ class Partition:
 
 def refused(said: str, plan: Plan, cluster: Cluster, site: Site) -> Problem:
     """sbatch's refusal in its own words, with the line of the site file and what helps. Exit code 2."""
-    lines = [line.partition("error: ")[2] or line for line in said.strip().splitlines()]
-    known = [line.removeprefix("Batch job submission failed: ") for line in lines]
-    sentence = next((line for line in known if line), "no message")
     for pattern, name, hint in _ABOUT:
         if re.search(pattern, said):
             if name == "time" and plan.request.time_s:
@@ -48,8 +45,15 @@ def refused(said: str, plan: Plan, cluster: Cluster, site: Site) -> Problem:
             else:
                 value = getattr(site, name)
                 subject = f"{site.where(name)}SITE_{name.upper()}={value}: " if value else ""
-            return Problem(f"{subject}Slurm says: {sentence}", _filled(hint, plan, cluster), Exit.BAD_SETTING)
-    return Problem(f"Slurm refuses the job: {sentence}", f"asked for: {' '.join(plan.options)}", Exit.FAILED)
+            return Problem(f"{subject}Slurm says: {sentence(said)}", _filled(hint, plan, cluster), Exit.BAD_SETTING)
+    return Problem(f"Slurm refuses the job: {sentence(said)}", f"asked for: {' '.join(plan.options)}", Exit.FAILED)
+
+
+def sentence(said: str) -> str:
+    """Slurm's own message without what stands before it."""
+    lines = [line.partition("error: ")[2] or line for line in said.strip().splitlines()]
+    known = [re.sub("^(Batch job submission|allocation) failed: ?(failure: )?", "", line) for line in lines]
+    return next((line for line in known if line), "no message")
 
 
 def _filled(hint: str, plan: Plan, cluster: Cluster) -> str:

@@ -43,7 +43,7 @@ def held(deployed: Deployed) -> str:
 def farewell(name: str) -> str:
     """The verbs to come back with."""
     return (
-        f"  how it is:  scripts/berth status --name {name}\n"
+        f"\n  how it is:  scripts/berth status --name {name}\n"
         f"  back here:  scripts/berth connect {name}\n"
         f"  end it:     scripts/berth stop {name}\n"
     )

@@ -114,13 +114,9 @@ def failure(store: Store, deployed: Deployed, job: Job, run: EndpointFile | None
 
 def explained(lines: Sequence[str]) -> Problem | None:
     """What the lines of a log mean, and the remedy, if it is one of the known failures."""
-    from importlib import import_module
-    from importlib.util import find_spec
+    from berth.slurm.explain import explain
 
-    if find_spec("berth.slurm.explain") is None:
-        return None
-    found: Problem | None = import_module("berth.slurm.explain").explain(lines)
-    return found
+    return explain(lines)
 
 
 def end_of_log(store: Store, name: str, run: str) -> list[str]:

@@ -83,8 +83,12 @@ def render(
     show({"runtime": chosen.name, "device": deployment.device, "rendered": text}) if as_json else print(text)
 
 
-@app.command(epilog=examples("berth doctor", "berth doctor --device cuda --runtime compose"))
-def doctor(device: Device = None, runtime: RuntimeName = None, as_json: Json = False) -> None:
+@app.command(
+    epilog=examples(
+        "berth doctor", "berth doctor --device cuda --runtime compose", "berth doctor --runtime slurm --device cuda"
+    )
+)
+def doctor(device: Device = None, runtime: RuntimeName = None, site: Site = None, as_json: Json = False) -> None:
     """Say what this machine lacks for each device and runtime, and the remedy.
 
     A missing device or runtime fails the command only when it is asked for by name.
@@ -93,8 +97,11 @@ def doctor(device: Device = None, runtime: RuntimeName = None, as_json: Json = F
 
     from berth import doctor as examination
     from berth.errors import Exit
+    from berth.runtimes import Request
 
-    findings = examination.examine(device, runtime)
+    if site:
+        runtime = runtime or "slurm"
+    findings = examination.examine(device, runtime, Request(site=site))
     broken = [finding for finding in findings if finding.required and not finding.ok]
     if as_json:
         show({"ok": not broken, "checks": [asdict(finding) for finding in findings]})
