@@ -43,17 +43,15 @@ _env_refuse() { fail 64 "$file:$number: $1"; }
 
 _env_must_be_text() {
     local -i valid
+    (($(iconv -f UTF-8 -t UTF-8 <"$file" 2>/dev/null | tr -d '\000' | wc -c) != $(wc -c <"$file"))) || return 0
     # A zero byte: bash would drop it without a word. Its line is one more than the line breaks before it.
     if (($(tr -dc '\000' <"$file" | head -c 1 | wc -c))); then
         number=$(tr -dc '\000\n' <"$file" | tr '\000\n' '\n.' | head -n 1 | tr -dc '.' | wc -c)+1
         _env_refuse 'a zero byte'
     fi
     valid=$(iconv -f UTF-8 -t UTF-8 <"$file" 2>/dev/null | wc -c)
-    if ((valid != $(wc -c <"$file"))); then
-        number=$(head -c "$valid" <"$file" | tr -dc '\n' | wc -c)+1
-        _env_refuse 'not UTF-8 text (save the file as UTF-8)'
-    fi
-    number=0
+    number=$(head -c "$valid" <"$file" | tr -dc '\n' | wc -c)+1
+    _env_refuse 'not UTF-8 text (save the file as UTF-8)'
 }
 
 _env_read_line() { # LINE

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 from dotenv import dotenv_values
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from berth import envfiles
+from tests.support import job_script
 from tests.support.compose import ROOT, device_files, docker, environment, model_files, needs_compose, needs_engine
 
 Parser = Callable[[Path], dict[str, str]]
@@ -95,7 +96,23 @@ def _configmap(command: list[str]) -> dict[str, str]:
     return data
 
 
-PARSERS = [by_us, by_python_dotenv, by_compose, by_compose_env_file, by_docker_run, by_kustomize, by_kubectl]
+def by_job_script(path: Path) -> dict[str, str]:
+    """The Slurm job script."""
+    [found] = job_script.read_env_files([path])
+    assert isinstance(found, dict), found
+    return found
+
+
+PARSERS = [
+    by_us,
+    by_job_script,
+    by_python_dotenv,
+    by_compose,
+    by_compose_env_file,
+    by_docker_run,
+    by_kustomize,
+    by_kubectl,
+]
 
 
 def literally(text: str) -> dict[str, str]:
@@ -152,3 +169,28 @@ def test_outside_the_subset_readers_disagree_and_we_read_as_compose_does(line: s
     assert compose != raw
     if "$" not in line:
         assert by_us(path) == compose
+
+
+UNTIDY = st.lists(st.one_of(SPECIAL, st.sampled_from(["$", "$x", "${x}", " #", "'", '"', "  ", "\u00a0"])), max_size=8)
+
+
+@settings(
+    max_examples=8,
+    phases=[Phase.generate],
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(texts=st.lists(UNTIDY.map("".join), min_size=40, max_size=80))
+def test_what_the_job_script_does_not_refuse_it_reads_as_compose_does(tmp_path: Path, texts: list[str]) -> None:
+    paths = []
+    for index, text in enumerate([*texts, *[f"'{text}'" for text in texts], *[f'"{text}" # x' for text in texts]]):
+        paths.append(tmp_path / f"{index}.env")
+        paths[-1].write_text(f"VLLM_VALUE_{index}={text}\n", encoding="utf-8", newline="")
+    accepted = {
+        path: found
+        for path, found in zip(paths, job_script.read_env_files(paths), strict=True)
+        if isinstance(found, dict)
+    }
+    whole = tmp_path / "whole.env"
+    whole.write_bytes(b"".join(path.read_bytes() for path in accepted))
+    assert by_compose(whole) == {name: value for found in accepted.values() for name, value in found.items()}
