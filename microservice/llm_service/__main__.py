@@ -6,7 +6,6 @@ Exit codes: 0 stopped as asked, 1 failed, 2 bad setting, 3 the optional extra is
 import errno
 import logging
 import os
-import signal
 import socket
 import sys
 
@@ -17,6 +16,7 @@ from llm_service.app import create_app
 from llm_service.connectors import missing_extra
 from llm_service.loading import SettingsError, load
 from llm_service.settings import Settings
+from llm_service.stopping import Drain, Server
 
 _log = logging.getLogger("llm_service")
 
@@ -57,9 +57,10 @@ def _listener(settings: Settings) -> socket.socket:
 def _serve(settings: Settings, listener: socket.socket) -> int:
     host, port = listener.getsockname()[:2]
     _log.info("settings", extra={"fields": {"settings": settings.masked()}})
-    server = uvicorn.Server(
+    drain = Drain()
+    server = Server(
         uvicorn.Config(
-            create_app(settings),
+            create_app(settings, drain),
             http="httptools",
             ws="none",
             lifespan="on",
@@ -67,12 +68,10 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=settings.drain_seconds,
-        )
+        ),
+        drain,
+        settings.drain_seconds,
     )
-    # uvicorn drains on these signals and then raises them again; a service that stopped as asked exits with 0.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
     _log.info("listening", extra={"fields": {"address": f"{host}:{port}"}})
     server.run(sockets=[listener])
     _log.info("stopped")

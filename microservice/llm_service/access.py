@@ -28,6 +28,8 @@ class Exchange:
     model: str | None = None
     stream: bool | None = None
     outcome: str = "ok"
+    engine: str | None = None
+    retries: int = 0
     bytes_out: int = 0
     first_byte_at: float | None = None
 
@@ -95,6 +97,8 @@ def _line(scope: Scope, exchange: Exchange, started_at: float) -> dict[str, obje
         "form": exchange.form,
         "model": exchange.model,
         "stream": exchange.stream,
+        "engine": exchange.engine,
+        "retries": exchange.retries or None,
         "bytes": exchange.bytes_out,
         "first_byte_ms": None if first is None else round((first - started_at) * 1000, 2),
         "total_ms": round((time.perf_counter() - started_at) * 1000, 2),

@@ -23,6 +23,16 @@ def normalized(value: str) -> str:
     return value.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
+def normalized_all(value: str) -> str:
+    """Return one engine's address, several with commas between them, or the absolute path of a directory.
+
+    Raises ValueError when it is none of these.
+    """
+    if value.startswith("/"):
+        return os.path.normpath(value)
+    return ",".join(dict.fromkeys(normalized(part.strip()) for part in value.split(",")))
+
+
 def goes_direct(url: str) -> bool:
     """Say whether an address is this machine, a private one, or a bare name of a container network: never by proxy."""
     host = urlsplit(url).hostname or ""

@@ -11,33 +11,33 @@ from starlette.routing import Route
 from llm_service import __version__
 from llm_service.access import AccessLog
 from llm_service.chat import ChatEndpoint
-from llm_service.connectors import build_connector
 from llm_service.errors import RETRY_AFTER_SECONDS, EngineLost, NotFound, ServiceError, envelope, openai_body
-from llm_service.health import EngineWatch, State
+from llm_service.health import State
 from llm_service.keys import Keys
 from llm_service.lock import Lock
-from llm_service.relay import Relay
+from llm_service.pool import Pool
+from llm_service.relay import Phase
 from llm_service.settings import Settings
+from llm_service.stopping import Drain
 
 _JSON = "application/json"
-_MODELS_SECONDS = 10.0
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Return the application for these settings. Connections are opened when it starts and closed when it stops."""
+def create_app(settings: Settings, drain: Drain | None = None) -> FastAPI:
+    """Return the application for these settings. Connections are opened when it starts and closed when it stops.
 
-    relay = Relay(settings.engine, settings.connect_seconds)
-    connector = build_connector(settings, relay)
-    watch = EngineWatch(relay)
+    Once `drain` has begun, it takes no new requests and says so.
+    """
+    pool = Pool(settings)
+    drain = drain or Drain()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await relay.start()
+        await pool.start()
         try:
             yield
         finally:
-            await connector.aclose()
-            await relay.aclose()
+            await pool.aclose()
 
     app = FastAPI(
         title="Berth LLM service",
@@ -53,15 +53,16 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(AccessLog)  # the last one added sees a request first
     app.add_exception_handler(HTTPException, _http_error)
     # Raw ASGI on the same app: bytes in, bytes out, none of FastAPI's per-request work on the path that counts.
-    chat = ChatEndpoint(settings, connector, watch)
+    chat = ChatEndpoint(settings, pool, drain)
     app.router.routes.append(Route("/v1/chat/completions", chat, methods=["POST"]))
-    _add_health(app, watch)
+    _add_health(app, pool, drain)
 
     @app.get("/v1/models")
     async def models() -> Response:
         """Pass on the engine's list of models."""
         try:
-            status, content_type, body = await relay.get("/v1/models", _MODELS_SECONDS)
+            drain.refuse_new()
+            status, content_type, body = await pool.models()
             if status == 401:
                 raise EngineLost("The engine refuses this service's key; set VLLM_API_KEY.")
         except ServiceError as error:
@@ -71,7 +72,12 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _add_health(app: FastAPI, watch: EngineWatch) -> None:
+def _add_health(app: FastAPI, pool: Pool, drain: Drain) -> None:
+    async def state() -> State:
+        if drain.begun:
+            return State(Phase.DRAINING, "The service is stopping; running replies finish.")
+        return await pool.state()
+
     @app.get("/health")
     async def health() -> Response:
         """Say that this process lives; the engine is not asked."""
@@ -80,7 +86,7 @@ def _add_health(app: FastAPI, watch: EngineWatch) -> None:
     @app.get("/ready")
     async def ready() -> Response:
         """Say whether a chat request would be answered, and if not, what the engine is doing."""
-        return _state_reply(await watch.state(), {})
+        return _state_reply(await state(), {})
 
     @app.get("/v1/health_check")
     async def health_check() -> Response:
@@ -89,7 +95,7 @@ def _add_health(app: FastAPI, watch: EngineWatch) -> None:
             "Service Title": "opea_service@llm/MicroService",
             "Service Description": "OPEA Microservice Infrastructure",
         }
-        return _state_reply(await watch.state(), titles)
+        return _state_reply(await state(), titles)
 
 
 def _state_reply(state: State, extra: dict[str, str]) -> Response:

@@ -1,7 +1,7 @@
 """POST /v1/chat/completions as a raw ASGI endpoint: understand, relay, and say clearly what went wrong."""
 
 import asyncio
-from collections.abc import Sequence
+import time
 
 from starlette.types import Receive, Scope, Send
 
@@ -9,6 +9,7 @@ from llm_service import dialects
 from llm_service.access import LONGEST_LOGGED, Exchange, exchange_of
 from llm_service.asgi import Header, Writer, finish_or_leave, read_body
 from llm_service.dialects import Call, Form
+from llm_service.engines import Engine
 from llm_service.errors import (
     EngineLost,
     EngineNotReady,
@@ -21,10 +22,11 @@ from llm_service.errors import (
     openai_body,
 )
 from llm_service.events import Literals, WholeEvents, error_event
-from llm_service.health import EngineWatch, Model
-from llm_service.relay import Connector, Reply
-from llm_service.replies import engine_message, opea_reply
+from llm_service.pool import Pool
+from llm_service.relay import Reply
+from llm_service.replies import door_refusal, engine_message, opea_reply
 from llm_service.settings import Settings, StreamFormat
+from llm_service.stopping import Drain
 
 _JSON = "application/json"
 CLIENT_GONE = 499  # nginx's number for it; only the log sees it
@@ -33,16 +35,17 @@ CLIENT_GONE = 499  # nginx's number for it; only the log sees it
 class ChatEndpoint:
     """Serves chat requests in every form that `dialects` knows."""
 
-    def __init__(self, settings: Settings, connector: Connector, watch: EngineWatch) -> None:
+    def __init__(self, settings: Settings, pool: Pool, drain: Drain) -> None:
         self._settings = settings
-        self._connector = connector
-        self._watch = watch
+        self._pool = pool
+        self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         exchange = exchange_of(scope)
         writer = Writer(send)
         try:
+            self._drain.refuse_new()
             raw = await read_body(receive)
             finished = raw is not None and await finish_or_leave(self._serve(raw, exchange, writer), receive)
             if not finished:
@@ -60,36 +63,49 @@ class ChatEndpoint:
         exchange.form = form
         call = dialects.parse(form, fields, raw, disable_streaming=self._settings.disable_streaming)
         exchange.stream = call.stream
-        models = await self._watch.ready_models()
-        name = call.model or self._default_model(models)
-        exchange.model = name[:LONGEST_LOGGED]
-        window = next((model.window for model in models if model.name == name), None)
-        body = call.engine_body(name, window)
-        try:
-            await self._relay(call, body, exchange, writer)
-        except (EngineNotReady, EngineLost, EngineTimeout):
-            self._watch.doubt()
-            raise
+        give_up_at = self._pool.patience()
+        limit_at = asyncio.get_running_loop().time() + self._settings.first_byte_seconds
+        lost = False
+        while True:
+            engine = await self._pool.pick(call.model or self._settings.model, give_up_at)
+            try:
+                with engine.at_work():
+                    return await self._ask(engine, call, exchange, writer, limit_at)
+            except EngineNotReady:
+                if writer.started or time.monotonic() >= give_up_at:
+                    raise
+            except EngineLost as error:
+                # Once: a request that no engine survives must not go round all of them.
+                if writer.started or lost or not error.unanswered:
+                    raise
+                lost = True
+            exchange.retries += 1
 
-    def _default_model(self, models: Sequence[Model]) -> str:
+    def _default_model(self, engine: Engine) -> str:
         named = self._settings.engine_model
-        listed = [model.name for model in models]
+        listed = [model.name for model in engine.watch.models]
         return self._settings.model or (named if named in listed else listed[0])
 
-    async def _relay(self, call: Call, body: bytes, exchange: Exchange, writer: Writer) -> None:
-        limit = self._settings.first_byte_seconds
+    async def _ask(self, engine: Engine, call: Call, exchange: Exchange, writer: Writer, limit_at: float) -> None:
+        name = call.model or self._default_model(engine)
+        exchange.model = name[:LONGEST_LOGGED]
+        if self._pool.several:
+            exchange.engine = engine.url
+        body = call.engine_body(name, engine.window(name))
         reply: Reply | None = None
         try:
-            async with asyncio.timeout(limit) as deadline:
-                reply = await self._connector.open(body, exchange.request_id)
+            async with asyncio.timeout_at(limit_at) as deadline:
+                reply = await engine.connector.open(body, exchange.request_id, fresh=exchange.retries > 0)
                 if reply.status == 200 and call.stream:
                     await self._stream(call, reply, writer, deadline)
                 else:
                     whole = b"".join([chunk async for chunk in reply.body])
                     deadline.reschedule(None)
+                    if reply.status == 404 and call.needs_model:
+                        engine.watch.doubt()
                     await self._whole(call, reply, whole, exchange, writer)
         except TimeoutError:
-            silence = self._settings.idle_seconds if writer.started else limit
+            silence = self._settings.idle_seconds if writer.started else self._settings.first_byte_seconds
             raise EngineTimeout(f"The engine sent nothing for {silence:g} s.") from None
         finally:
             if reply is not None:
@@ -113,7 +129,8 @@ class ChatEndpoint:
                 deadline.reschedule(loop.time() + self._settings.idle_seconds)
         deadline.reschedule(None)
         if not events.finished:
-            raise EngineLost("The engine ended the stream before the answer was complete.")
+            lost = "The engine ended the stream before the answer was complete."
+            raise EngineLost(lost, unanswered=events.none_yet)
         await writer.end()
 
     def _literals(self, call: Call) -> Literals | None:
@@ -128,14 +145,15 @@ class ChatEndpoint:
                 body = opea_reply(call, body)
             await writer.whole(200, body, _JSON if call.form is Form.OPEA else reply.content_type, _notes(call))
             return
-        exchange.outcome = "engine error"
-        if reply.status == 404 and call.needs_model:
-            self._watch.doubt()
+        if refusal := door_refusal(reply.status, body):
+            raise refusal
         message = engine_message(body)
         if reply.status == 401:
             raise EngineLost("The engine refuses this service's key; set VLLM_API_KEY.")
         if message is None:
-            raise EngineLost(f"The engine answered with status {reply.status} and no reason.")
+            raise EngineLost(
+                f"The engine answered with status {reply.status} and no reason.", unanswered=reply.status == 502
+            )
         headers = [(b"retry-after", reply.retry_after.encode())] if reply.retry_after else []
         if call.form is Form.OPEA:
             await writer.whole(reply.status, opea_sentence(message), _JSON, headers)
@@ -150,6 +168,8 @@ class ChatEndpoint:
             await writer.end()
             return
         headers = [(b"retry-after", str(error.retry_after).encode())] if error.retry_after else []
+        if isinstance(error, ShuttingDown):
+            headers.append((b"connection", b"close"))
         if exchange.form == Form.OPEA:
             await writer.whole(opea_status(error), opea_body(error), _JSON, headers)
         else:

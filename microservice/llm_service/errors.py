@@ -72,10 +72,17 @@ class EngineNotReady(ServiceError):
 
 
 class EngineLost(ServiceError):
-    """The engine broke off, or answered what cannot be used."""
+    """The engine broke off, or answered what cannot be used.
+
+    `unanswered` says that nothing of a reply had come, so that another engine may be asked.
+    """
 
     status = 502
     kind = "EngineError"
+
+    def __init__(self, message: str, *, unanswered: bool = False) -> None:
+        super().__init__(message)
+        self.unanswered = unanswered
 
 
 class EngineTimeout(ServiceError):

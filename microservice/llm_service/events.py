@@ -34,6 +34,11 @@ class WholeEvents:
         return chunk
 
     @property
+    def none_yet(self) -> bool:
+        """Whether not a byte has come."""
+        return not (self._held or self._last)
+
+    @property
     def finished(self) -> bool:
         """Whether the engine said that the stream is complete."""
         return not self._held and _DONE in self._last[-16:]

@@ -9,6 +9,7 @@ import orjson
 
 from llm_service.errors import EngineNotReady, ServiceError
 from llm_service.relay import Phase, Relay
+from llm_service.replies import door_refusal
 
 CACHE_SECONDS = 1.5
 PROBE_SECONDS = 3.0
@@ -41,40 +42,50 @@ class State:
 
 
 class EngineWatch:
-    """Asks the engine for its state at most once per CACHE_SECONDS, however many clients want to know."""
+    """Asks one engine for its state at most once per CACHE_SECONDS, however many clients want to know."""
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
-        self._state = State(Phase.STARTING, "The engine has not been asked yet.")
+        self.last = State(Phase.STARTING, "The engine has not been asked yet.")
+        self.good = False
+        """Whether requests may go there: it was seen ready, and nothing since then spoke against it."""
+        self.models: tuple[Model, ...] = ()
+        """What it served when it was last seen ready."""
         self._asked_at = float("-inf")
-        self._one_at_a_time = asyncio.Lock()
-        self._good = False
+        self._asking: asyncio.Task[None] | None = None
+
+    def check(self) -> asyncio.Task[None] | None:
+        """Begin to ask the engine, unless it was asked lately; return the question that is under way, if one is."""
+        if self._asking is None and time.monotonic() - self._asked_at >= CACHE_SECONDS:
+            self._asking = asyncio.ensure_future(self._ask())
+        return self._asking
 
     async def state(self) -> State:
         """Return the engine's state, at most CACHE_SECONDS old."""
-        async with self._one_at_a_time:
-            if time.monotonic() - self._asked_at >= CACHE_SECONDS:
-                self._state = await self._probe()
-                self._good = self._state.ready
-                self._asked_at = time.monotonic()
-            return self._state
-
-    async def ready_models(self) -> tuple[Model, ...]:
-        """Return the engine's models; raise EngineNotReady with the phase while there is no engine to ask.
-
-        Once the engine was seen ready this costs nothing, until `doubt` says that it may have gone.
-        """
-        if self._good:
-            return self._state.models
-        state = await self.state()
-        if not state.ready:
-            raise EngineNotReady(state.detail, phase=state.phase)
-        return state.models
+        if asking := self.check():
+            await asyncio.wait((asking,))
+        return self.last
 
     def doubt(self) -> None:
         """Take note that a request failed in a way that says the engine, or its model, is no longer there."""
-        self._good = False
+        self.good = False
+        self.last = State(Phase.UNREACHABLE, "The engine failed to answer a request, and is being asked how it is.")
         self._asked_at = float("-inf")
+
+    async def stop(self) -> None:
+        """Ask no more."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait((self._asking,))
+
+    async def _ask(self) -> None:
+        try:
+            self.last = await self._probe()
+            self.good = self.last.ready
+            self.models = self.last.models or self.models
+            self._asked_at = time.monotonic()
+        finally:
+            self._asking = None
 
     async def _probe(self) -> State:
         try:
@@ -83,15 +94,22 @@ class EngineWatch:
                 return State(Phase.FAILED, f"The engine has failed: it says that it is not healthy (status {status}).")
             status, _, body = await self._relay.get("/v1/models", PROBE_SECONDS)
         except EngineNotReady as error:
-            return State(Phase(error.phase or Phase.UNREACHABLE), error.message)
+            return _not_ready(error)
         except ServiceError:
             return State(Phase.LOADING, "The engine is loading: it accepts connections but does not answer yet.")
         if status == 401:
             return State(Phase.FAILED, "The engine refuses this service's key; set VLLM_API_KEY.")
+        if isinstance(refusal := door_refusal(status, body), EngineNotReady):
+            return _not_ready(refusal)
         models = _models(body) if status == 200 else ()
         if not models:
             return State(Phase.LOADING, "The engine is loading: it answers but lists no model yet.")
         return State(Phase.READY, "The engine answers requests.", models)
+
+
+def _not_ready(error: EngineNotReady) -> State:
+    phase = Phase(error.phase) if error.phase in set(Phase) - {Phase.READY} else Phase.UNREACHABLE
+    return State(phase, error.message)
 
 
 def _models(body: bytes) -> tuple[Model, ...]:

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 
@@ -24,6 +24,7 @@ class Phase(StrEnum):
     STARTING = "starting"
     LOADING = "loading"
     READY = "ready"
+    DRAINING = "draining"
     UNREACHABLE = "unreachable"
     FAILED = "failed"
 
@@ -42,15 +43,18 @@ class Reply:
 class Connector(Protocol):
     """What carries a chat request to the engine."""
 
-    async def open(self, body: bytes, request_id: str) -> Reply:
-        """Send a chat request; return once its status is known. Raises ServiceError."""
+    async def open(self, body: bytes, request_id: str, *, fresh: bool = False) -> Reply:
+        """Send a chat request; return once its status is known. Raises ServiceError.
+
+        `fresh` asks for a connection that was not used before: one that was may have been closed a moment ago.
+        """
 
     async def aclose(self) -> None:
         """Close every connection to the engine; may be called again."""
 
 
-def translated(error: BaseException) -> ServiceError:
-    """Say what a failure of the HTTP client means for the request."""
+def translated(error: BaseException, *, unanswered: bool = False) -> ServiceError:
+    """Say what a failure of the HTTP client means for the request; `unanswered` when no byte of a reply had come."""
     if isinstance(error, aiohttp.ClientConnectorError):
         if isinstance(error.os_error, ConnectionRefusedError | FileNotFoundError):  # no listener, or no socket yet
             return EngineNotReady("The engine is starting: nothing listens at its address yet.", phase=Phase.STARTING)
@@ -66,16 +70,17 @@ def translated(error: BaseException) -> ServiceError:
         return EngineTimeout("The engine took too long to answer.")
     if isinstance(error, aiohttp.ClientResponseError):
         return EngineLost("The engine answered with something that is not HTTP.")
-    return EngineLost("The engine closed the connection before its answer was complete.")
+    return EngineLost("The engine closed the connection before its answer was complete.", unanswered=unanswered)
 
 
 class Relay:
-    """One pool of connections to the engine, for chat requests and for looking at its state.
+    """Connections to one engine, for chat requests and for looking at its state.
 
     `start` opens the pool in the running event loop; nothing can be sent before.
     """
 
-    _session: aiohttp.ClientSession
+    _kept: aiohttp.ClientSession
+    _fresh: aiohttp.ClientSession
 
     def __init__(self, address: Address, connect_seconds: float) -> None:
         self._address = address
@@ -86,12 +91,14 @@ class Relay:
             self._headers["Authorization"] = f"Bearer {address.key}"
 
     async def start(self) -> None:
-        """Open the pool of connections."""
+        """Make ready for connections: those that are kept for the next request, and those for one only."""
+        self._kept = self._session(keepalive_timeout=KEEP_ALIVE_SECONDS)
+        self._fresh = self._session(force_close=True)
+
+    def _session(self, **how: Any) -> aiohttp.ClientSession:
         path = self._address.socket
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(path, limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS)
-            if path
-            else aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+        return aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(path, limit=0, **how) if path else aiohttp.TCPConnector(limit=0, **how),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_seconds),
             trust_env=not goes_direct(self._address.base),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -99,9 +106,10 @@ class Relay:
             skip_auto_headers=("User-Agent", "Accept"),
         )
 
-    async def open(self, body: bytes, request_id: str) -> Reply:
+    async def open(self, body: bytes, request_id: str, *, fresh: bool = False) -> Reply:
         """Send a chat request; return once its status is known."""
-        response = await self._request("POST", "/v1/chat/completions", body, {"X-Request-Id": request_id})
+        session = self._fresh if fresh else self._kept
+        response = await self._request(session, "POST", "/v1/chat/completions", body, {"X-Request-Id": request_id})
 
         async def close() -> None:
             # Not release(): the engine stops generating only when the connection goes. After the last byte the
@@ -120,7 +128,7 @@ class Relay:
         """Fetch a small resource whole: status, content type, body. Raises ServiceError."""
         try:
             async with asyncio.timeout(timeout_seconds):
-                response = await self._request("GET", path)
+                response = await self._request(self._fresh, "GET", path)
                 try:
                     body = b"".join([chunk async for chunk in _chunks(response)])
                 finally:
@@ -130,26 +138,32 @@ class Relay:
         return response.status, response.headers.get("Content-Type", "application/json"), body
 
     async def _request(
-        self, method: str, path: str, body: bytes | None = None, extra: dict[str, str] | None = None
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        extra: dict[str, str] | None = None,
     ) -> aiohttp.ClientResponse:
         headers = self._headers | (extra or {})
         # A file is sent in pieces, between which other requests get their turn; bytes go in one.
         data = io.BytesIO(body) if body is not None and len(body) > LARGE_BODY_BYTES else body
         try:
-            return await self._session.request(
-                method, self._base + path, data=data, headers=headers, allow_redirects=False
-            )
+            return await session.request(method, self._base + path, data=data, headers=headers, allow_redirects=False)
         except (aiohttp.ClientError, OSError) as error:
-            raise translated(error) from error
+            raise translated(error, unanswered=True) from error
 
     async def aclose(self) -> None:
         """Close every connection to the engine."""
-        await self._session.close()
+        await self._kept.close()
+        await self._fresh.close()
 
 
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+    unanswered = True
     try:
         async for chunk in response.content.iter_any():
+            unanswered = False
             yield chunk
     except (aiohttp.ClientError, OSError) as error:
-        raise translated(error) from error
+        raise translated(error, unanswered=unanswered) from error

@@ -6,7 +6,7 @@ from uuid import uuid4
 import orjson
 
 from llm_service.dialects import Call
-from llm_service.errors import EngineLost
+from llm_service.errors import EngineLost, EngineNotReady, ServiceError, ShuttingDown
 from llm_service.events import message_text
 
 
@@ -31,10 +31,32 @@ def opea_reply(call: Call, completion: bytes) -> bytes:
 
 def engine_message(body: bytes) -> str | None:
     """Return the sentence in an error that the engine sent, in OpenAI's envelope or vLLM's bare form."""
-    try:
-        error = orjson.loads(body)["error"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return None
+    error = _error(body)
     if isinstance(error, dict):
         error = error.get("message")
     return error if isinstance(error, str) else None
+
+
+def door_refusal(status: int, body: bytes) -> ServiceError | None:
+    """Return the error that a service like this one, in front of an engine, answered with; None for any other reply.
+
+    vLLM's own 503, of a full queue, is none: it is an answer, and goes to the client.
+    """
+    error = _error(body) if status in (502, 503) else None
+    if not isinstance(error, dict) or not isinstance(message := error.get("message"), str):
+        return None
+    match status, error.get("type"):
+        case 503, EngineNotReady.kind:
+            return EngineNotReady(message, phase=error.get("phase"))
+        case 503, ShuttingDown.kind:
+            return EngineNotReady(message, phase="draining")
+        case 502, EngineLost.kind:
+            return EngineLost(message, unanswered=True)
+    return None
+
+
+def _error(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)["error"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None

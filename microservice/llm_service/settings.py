@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from llm_service.address import Address, normalized
+from llm_service.address import Address, normalized_all
 
 KEY_FILE = Path("/run/secrets/vllm_api_key")
 
@@ -59,11 +59,13 @@ class Settings(BaseModel):
 
     host: str = _field("LLM_USVC_HOST", "Address to listen on.", "an address of this machine", "127.0.0.1")
     port: int = _field("LLM_USVC_PORT", "Port to listen on; 0 picks a free one.", "0 to 65535", 9000, ge=0, le=65535)
-    endpoint: Annotated[str, BeforeValidator(normalized)] = _field(
+    endpoint: Annotated[str, BeforeValidator(normalized_all)] = _field(
         "LLM_VLLM_ENDPOINT",
-        "Where the engine is. Older names: `LLM_MODEL_SERVER_ENDPOINT`, `LLM_ENDPOINT`. "
+        "Where the engine is, or several, or the directory in which their jobs keep an endpoint.json each. "
+        "Older names: `LLM_MODEL_SERVER_ENDPOINT`, `LLM_ENDPOINT`. "
         "Unset, it is this machine at the engine's port, `LLM_VLLM_PORT`.",
-        "http://host:port or https://host:port, without /v1, or unix:///path/of/a.socket",
+        "http://host:port or https://host:port, without /v1; unix:///path/of/a.socket; "
+        "several of these with commas between; or the absolute path of a directory",
         "http://127.0.0.1:8008",
     )
     model: str | None = _field(
@@ -122,6 +124,13 @@ class Settings(BaseModel):
     idle_seconds: float = _field(
         "LLM_IDLE_TIMEOUT_SECONDS", "Longest silence of the engine within a stream.", "seconds above 0", 60.0, gt=0
     )
+    pool_wait_seconds: float = _field(
+        "LLM_POOL_WAIT_SECONDS",
+        "With several engines, how long a request waits for one that is ready before it gets 503.",
+        "seconds, 0 or more",
+        10.0,
+        ge=0,
+    )
     drain_seconds: int = _field(
         "LLM_DRAIN_TIMEOUT_SECONDS",
         "After SIGTERM, how long running replies may take to finish.",
@@ -131,9 +140,20 @@ class Settings(BaseModel):
     )
 
     @property
-    def engine(self) -> Address:
-        """Where the engine is, with its key."""
-        return Address(self.endpoint, self.api_key.get_secret_value() if self.api_key else None)
+    def engine_key(self) -> str | None:
+        """The key that the engine asks for."""
+        return self.api_key.get_secret_value() if self.api_key else None
+
+    @property
+    def directory(self) -> Path | None:
+        """The directory that says which engines there are, if it is one that says so."""
+        return Path(self.endpoint) if self.endpoint.startswith("/") else None
+
+    @property
+    def engines(self) -> tuple[Address, ...]:
+        """The engines that the settings name; none when a directory does."""
+        urls = () if self.directory else self.endpoint.split(",")
+        return tuple(Address(url, self.engine_key) for url in urls)
 
     def masked(self) -> dict[str, object]:
         """Return the effective values by variable name, secrets hidden, for the log."""

@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+from llm_service.address import Address
 from llm_service.relay import Connector, Relay
 from llm_service.settings import ConnectorName, Settings
 
@@ -13,11 +14,11 @@ def missing_extra(settings: Settings) -> str | None:
     return None
 
 
-def build_connector(settings: Settings, relay: Relay) -> Connector:
-    """Return the connector that the settings name."""
+def build_connector(settings: Settings, relay: Relay, address: Address) -> Connector:
+    """Return what carries requests to the engine at this address."""
     if settings.connector is ConnectorName.LANGCHAIN:
         # Imported only when asked for: it is an optional extra.
         from llm_service.connectors.langchain import LangChainConnector
 
-        return LangChainConnector(settings.engine, settings.connect_seconds)
+        return LangChainConnector(address, settings.connect_seconds)
     return relay

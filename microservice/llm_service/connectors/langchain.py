@@ -44,8 +44,8 @@ class LangChainConnector:
             stream_chunk_timeout=None,
         )
 
-    async def open(self, body: bytes, request_id: str) -> Reply:
-        """Send a chat request; return once the engine has answered or begun to."""
+    async def open(self, body: bytes, request_id: str, *, fresh: bool = False) -> Reply:
+        """Send a chat request; return once the engine has answered or begun to. `fresh` makes no difference here."""
         fields: dict[str, Any] = orjson.loads(body)
         for name in _NOT_CARRIED:
             if fields.get(name) not in (None, False, 1, []) or fields.get(name) is True:

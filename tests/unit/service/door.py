@@ -78,11 +78,15 @@ class Door:
             return self.client.post(CHAT, content=body, **options)
         return self.client.post(CHAT, json=body, **options)
 
-    def begin(self, body: Any) -> socket.socket:
-        """Send a chat request and hand over its connection, once the engine has the request."""
+    def begin(self, body: Any, *engines: StubEngine) -> socket.socket:
+        """Send a chat request and hand over its connection, once the engine, or one of several, has the request."""
         raw = json.dumps(body).encode()
-        before = len(self.engine.chats)
+
+        def asked() -> int:
+            return sum(len(engine.chats) for engine in engines or (self.engine,))
+
+        before = asked()
         client = socket.create_connection(("127.0.0.1", self.service.port), timeout=20)
         client.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(raw)}\r\n\r\n".encode() + raw)
-        wait_until(lambda: len(self.engine.chats) > before, 20, "the engine gets the request", interval=0.005)
+        wait_until(lambda: asked() > before, 20, "the engine gets the request", interval=0.005)
         return client

@@ -1,0 +1,84 @@
+"""One engine of those that this service may ask: its connections, its state, and how much it has to do."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from llm_service.address import Address
+from llm_service.connectors import build_connector
+from llm_service.errors import EngineLost, EngineNotReady, EngineTimeout
+from llm_service.health import EngineWatch, Model
+from llm_service.relay import Relay
+from llm_service.settings import Settings
+
+# After the second failure in a row an engine rests, and longer each time: others get its requests meanwhile.
+_FIRST_REST_SECONDS = 0.25
+LONGEST_REST_SECONDS = 8.0
+
+
+class Engine:
+    """One engine. `start` opens its connections in the running event loop."""
+
+    def __init__(self, address: Address, settings: Settings, model: str | None = None) -> None:
+        self.url = address.url
+        self.relay = Relay(address, settings.connect_seconds)
+        self.connector = build_connector(settings, self.relay, address)
+        self.watch = EngineWatch(self.relay)
+        self.busy = 0
+        """How many requests it has that are not yet finished."""
+        self.turn = 0
+        """When it last got a request, as a number that grows."""
+        self._model = model
+        self._failures = 0
+        self._rests_until = 0.0
+
+    @property
+    def resting(self) -> bool:
+        """Whether it failed several times in a row, so that others come first."""
+        return self._failures > 1 and time.monotonic() < self._rests_until
+
+    def serves(self, model: str) -> bool:
+        """Say whether it lists a model, or did when it was last asked; before that, what its file says counts."""
+        return any(one.name == model for one in self.watch.models) if self.watch.models else model == self._model
+
+    def window(self, model: str) -> int | None:
+        """Return the context of a model in tokens, if it says one."""
+        return next((one.window for one in self.watch.models if one.name == model), None)
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """What it serves."""
+        return self.watch.models
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Count a request while it runs, and take note of how it ended."""
+        self.busy += 1
+        try:
+            yield
+            self._failures = 0
+        except (EngineNotReady, EngineLost, EngineTimeout):
+            self.failed()
+            raise
+        finally:
+            self.busy -= 1
+
+    def failed(self) -> None:
+        """Take note of a failure: no more requests go there before it was asked how it is."""
+        if not self.watch.good:
+            return  # of many requests that fail at once, the first one counts
+        self.watch.doubt()
+        self._failures += 1
+        if self._failures > 1:
+            rest = min(_FIRST_REST_SECONDS * 2 ** (self._failures - 2), LONGEST_REST_SECONDS)
+            self._rests_until = time.monotonic() + rest
+
+    async def start(self) -> None:
+        """Open the pool of connections."""
+        await self.relay.start()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self.watch.stop()
+        await self.connector.aclose()
+        await self.relay.aclose()
