@@ -15,6 +15,8 @@ from berth.paths import RUN, shown
 from berth.preflight import is_local_model
 from berth.progress import Progress
 from berth.runtimes import ENGINE, Endpoint, Ready, Runtime, local_url
+from berth.slurm.explain import explain
+from berth.slurm.failures import EVERYWHERE
 from engine.growing import split
 from engine.phases import DOWNLOADING, READY, STARTING, Phase, phase_of
 
@@ -122,6 +124,8 @@ def explained(runtime: Runtime, problem: Problem) -> Problem:
     sentence, hint = reason("\n".join(lines))
     if sentence:
         return Problem(sentence, hint or problem.hint, problem.exit_code)
+    if known := explain(lines, EVERYWHERE):
+        return Problem(known.sentence, f"{known.hint}; {problem.hint}", problem.exit_code)
     errors = [place for place, line in enumerate(lines) if _is_error(line) and not _SECOND_HAND.search(line)]
     if errors:
         return Problem(f"{problem.sentence}: {_cause(lines, errors[-1])}", problem.hint, problem.exit_code)

@@ -100,15 +100,27 @@ def test_an_engine_that_failed_is_explained_by_the_first_cause(
     monkeypatch.setattr(waiting, "FAILED_LOG", tmp_path / "failed.log")
     Door.states = ["starting"]
     lines = [
-        "(Worker pid=4) ERROR 11-21 07:00:04 [a.py:1] torch.OutOfMemoryError: tried to allocate 2 GiB",
+        "(Worker pid=4) ERROR 11-21 07:00:04 [a.py:1] kernels.StrangeError: tried to allocate 2 GiB",
         "(EngineCore pid=3) ERROR 11-21 07:00:05 [b.py:2] Exception: WorkerProc initialization failed",
         "(APIServer pid=2) RuntimeError: Engine core initialization failed. See root cause above.",
     ]
     with pytest.raises(BerthError) as caught:
         wait(FakeRuntime(lines, Problem("the engine ended", "")), resolve, door, Shown())
     (problem,) = caught.value.problems
-    assert problem.sentence == "the engine ended: torch.OutOfMemoryError: tried to allocate 2 GiB"
+    assert problem.sentence == "the engine ended: kernels.StrangeError: tried to allocate 2 GiB"
     assert (tmp_path / "failed.log").read_text().splitlines() == lines
+
+
+def test_a_known_failure_comes_with_its_remedy(
+    door: str, resolve: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "RUN", tmp_path)
+    monkeypatch.setattr(waiting, "FAILED_LOG", tmp_path / "failed.log")
+    Door.states = ["starting"]
+    lines = ["torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."]
+    with pytest.raises(BerthError, match="memory of a GPU is used up") as caught:
+        wait(FakeRuntime(lines, Problem("the engine ended", "")), resolve, door, Shown())
+    assert "VLLM_TP_SIZE" in caught.value.problems[0].hint
 
 
 def test_a_setting_that_the_model_refuses_is_said_in_one_sentence(
