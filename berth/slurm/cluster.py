@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from berth.errors import BerthError, Exit, failed
+from berth.slurm import ssh
 from engine.names import SECRETS
 
-CONNECT_S = 15
-KEEP_S = 600  # how long a connection is kept for the next verb
 _UNREACHABLE = 255  # ssh's own failures
 _NOT_FOUND = 127  # a shell's, for a program that is not there
 _ABSENT = 44  # what the scripts below exit with for a file that is not there
@@ -46,14 +45,13 @@ class Cluster:
 
     def __init__(self, destination: str | None = None) -> None:
         self.destination = destination or None
+        self._options: list[str] | None = None
 
     def ssh_options(self) -> list[str]:
         """Options of every ssh to the login node: one connection for all verbs, no prompt, dead ones noticed."""
-        return [
-            *("-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S}"),
-            *("-o", "ControlMaster=auto", "-o", f"ControlPath={_sockets()}/%C", "-o", f"ControlPersist={KEEP_S}"),
-            *("-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3"),
-        ]
+        if self._options is None:
+            self._options = ssh.options(self.destination or "")
+        return self._options
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """The command as this machine runs it."""
@@ -194,16 +192,6 @@ class Cluster:
     def remove(self, path: str) -> None:
         """Delete a file or a directory with all that is in it."""
         self.run(["rm", "-rf", "--", path])
-
-
-def _sockets() -> Path:
-    """A directory of this user's own, with a short name: a socket's path holds 107 characters at most."""
-    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    place = Path(base, f"berth-{os.getuid()}")
-    place.mkdir(mode=0o700, exist_ok=True)
-    if place.stat().st_uid != os.getuid() or place.is_symlink():
-        raise failed(f"{place} belongs to somebody else", "set XDG_RUNTIME_DIR to a directory of yours")
-    return place
 
 
 def _environ() -> dict[str, str]:
