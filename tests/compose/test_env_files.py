@@ -16,6 +16,7 @@ SECTIONS = ["Selection", "Model", "Engine", "Device", "Ports and paths of this m
 # Model facts; all else is the device's, the machine's or the user's.
 MODEL_NAMES = {
     "BERTH_MODEL_ENV",
+    "BERTH_NODES",
     "LLM_VLLM_MODEL_NAME",
     "VLLM_ENABLE_EXPERT_PARALLEL",
     "VLLM_MAX_MODEL_LEN",
@@ -119,7 +120,8 @@ def test_the_figures_of_a_preset_are_right_and_its_cards_suffice(file: str) -> N
     per_token = layers * heads * per_head
     assert float(said[1]) == pytest.approx(weights, rel=0.01)
     assert int(said[2]) == round(per_token / 1024)
-    length, ranks = int(given["VLLM_MAX_MODEL_LEN"]), int(given["VLLM_TP_SIZE"])
+    length = int(given["VLLM_MAX_MODEL_LEN"])
+    ranks = int(given["VLLM_TP_SIZE"]) * int(given.get("VLLM_PP_SIZE", 1))
     assert length <= longest
     if found := re.search(r"(?:(\d+) cards|one card) of (\d+) GB", comment):
         cards, memory = int(found[1] or 1), int(found[2])
