@@ -69,6 +69,7 @@ class Keeper:
         self.outlets = Outlets(directory, self.state.port)
         self._offset, self._clock_at, self._queue_at = 0.0, float("-inf"), float("-inf")
         self._last: EndpointFile | None = None
+        self._waits_for = ""
         self._unreached_since: float | None = None
         self._reached_once = False
 
@@ -108,7 +109,7 @@ class Keeper:
         except BerthError as error:  # the login node is away for a moment: what is open stays open
             self.state.trouble = error.problems[0].sentence
             return
-        self.state.trouble = ""
+        self.state.trouble = "" if live else self._waits_for
         for endpoint in live:  # successors first: their way is open before the old one goes
             line = self.lines.get(endpoint.run)
             if line and not line.leads_to(endpoint):
@@ -146,10 +147,8 @@ class Keeper:
         if not waiting:
             self.end(f"{self.name} has no job any more{_why(self._last)}")
         else:
-            said = ", ".join(
-                f"{job.id} {job.state.lower()}{f' ({job.reason})' if job.reason else ''}" for job in waiting
-            )
-            self.state.trouble = f"no door yet: job {said}"
+            job = waiting[0]
+            self._waits_for = f"job {job.id} {job.state.lower()}" + (f" ({job.reason})" if job.reason else "")
 
     def tell(self, line: Line, endpoint: EndpointFile) -> None:
         """Tell the local door of a run, in this machine's words: its address here, times by the clock here."""
