@@ -1,11 +1,13 @@
 """Jobs, as squeue tells them, and sacct those that have ended."""
 
 import re
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from berth.slurm.cluster import Cluster
+from berth.errors import failed
+from berth.slurm.cluster import Cluster, Completed
 
 # The name comes last: it may hold the separator.
 _SQUEUE = "%i|%T|%r|%N|%D|%S|%e|%L|%j"
@@ -13,6 +15,8 @@ _SACCT = "JobID,State,Reason,NodeList,NNodes,Start,End,Elapsed,JobName"
 _CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
 # Sites may set `relative`; what is parsed here is `2026-11-21T10:00:00`, in UTC wherever the login node stands.
 _STANDARD = ["env", "SLURM_TIME_FORMAT=standard", "TZ=UTC0"]
+
+ATTEMPTS, PAUSE_S = 3, 2.0
 
 PENDING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
 RUNNING = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "SUSPENDED", "STOPPED", "RESIZING")
@@ -57,14 +61,23 @@ def jobs(cluster: Cluster, ids: Sequence[str] | None = None) -> list[Job]:
         return []
     which = ["--me"] if ids is None else ["-j", ",".join(ids)]
     asked = [*_STANDARD, "squeue", "--noheader", "--array", "--states=all", "-o", _SQUEUE, *which]
-    done = cluster.run(asked, check=False)
-    if done.code and "Invalid job id" not in done.stderr:
-        cluster.run(asked)  # says what is wrong
+    done = _patiently(cluster, asked)
     found = [job for line in done.stdout.splitlines() if (job := _parsed(line))]
     if ids is None:
         return [job for job in found if not job.over]
     missing = [each for each in ids if not any(_belongs(job.id, each) for job in found)]
     return found + (_ended(cluster, missing) if missing else [])
+
+
+def _patiently(cluster: Cluster, argv: Sequence[str]) -> Completed:
+    """Ask squeue; a controller that is busy or restarts is asked again. Unknown ids are an answer, too."""
+    for left in reversed(range(ATTEMPTS)):
+        done = cluster.run(argv, check=False)
+        if done.code == 0 or "Invalid job id" in done.stderr:
+            return done
+        if left:
+            time.sleep(PAUSE_S)
+    raise failed(f"squeue failed: {done.last}", f"by hand: {shlex.join(cluster.command(argv))}")
 
 
 def _belongs(job: str, asked: str) -> bool:

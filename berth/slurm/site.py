@@ -64,6 +64,11 @@ def load(path: Path | None = None, shell: Mapping[str, str] = os.environ) -> Sit
     if file is None:
         return Site()
     file = file.absolute()
+    if not file.exists():
+        source = "--site" if path else "$BERTH_SITE"
+        raise failed(
+            f"{source} {shown(file)}: no such file", "copy apptainer/site.env.example, and edit it", Exit.BAD_SETTING
+        )
     read = envfiles.read(file, shown(file))
     for name, setting in read.items():
         if name.removeprefix(_PREFIX).lower() not in NAMES or not name.startswith(_PREFIX):
