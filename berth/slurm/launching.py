@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from berth import deployment as deployments
+from berth import up
 from berth.deployment import Deployment
 from berth.envfiles import Setting
 from berth.errors import BerthError, Exit, Problem, failed
@@ -55,7 +56,7 @@ class Launched:
         return one.name, one.model, one.device, jobs, str(one.nodes), str(one.replicas), walltime, kept
 
 
-def prepare(file: Path, site: Path | None = None, ask_cluster: bool = True) -> list[Launch]:
+def prepare(file: Path, progress: Progress, site: Path | None = None, ask_cluster: bool = True) -> list[Launch]:
     """Look at every deployment of a file as `berth up` does; a dry run asks the cluster nothing.
 
     Raises BerthError with all that is wrong with them.
@@ -64,7 +65,7 @@ def prepare(file: Path, site: Path | None = None, ask_cluster: bool = True) -> l
     problems: list[Problem] = []
     for wanted in fleet.read(file):
         try:
-            found.append(_prepared(wanted, site, ask_cluster))
+            found.append(_prepared(wanted, progress, site, ask_cluster))
         except BerthError as error:
             problems += [replace(each, sentence=f"{wanted.where}: {each.sentence}") for each in error.problems]
     if problems:
@@ -76,7 +77,7 @@ def prepare(file: Path, site: Path | None = None, ask_cluster: bool = True) -> l
     return found
 
 
-def _prepared(wanted: Wanted, site: Path | None, ask_cluster: bool) -> Launch:
+def _prepared(wanted: Wanted, progress: Progress, site: Path | None, ask_cluster: bool) -> Launch:
     deployment = resolve(wanted)
     request = Request(
         site=site,
@@ -97,9 +98,8 @@ def _prepared(wanted: Wanted, site: Path | None, ask_cluster: bool) -> Launch:
         raise failed(
             f"{plan.name} has a job already", f"scripts/berth stop {plan.name}, or another name", Exit.BAD_SETTING
         )
-    if problems := runtime.problems(deployment):
-        raise BerthError(problems)
-    return Launch(runtime, deployment, plan)
+    looked_at = up.check(deployment, runtime, progress)
+    return Launch(runtime, looked_at, runtime.plan(looked_at))
 
 
 def resolve(wanted: Wanted) -> Deployment:

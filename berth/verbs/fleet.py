@@ -42,10 +42,10 @@ def gc(
 
     Old runs and their logs, endpoint files of dead jobs, connections to jobs that are gone, images half made.
     """
-    from berth.slurm import api, durations
+    from berth.slurm import api
     from berth.slurm import gc as leftovers
 
-    swept = api.gc(durations.parse(older_than, "--older-than"), delete=yes, site=site)
+    swept = api.gc(older_than, delete=yes, site=site)
     if as_json:
         show(swept.facts())
         return
@@ -79,7 +79,7 @@ def launch_many(
     from berth.slurm import launching
 
     with Progress() as progress:
-        ready = launching.prepare(file, site, ask_cluster=not dry_run)
+        ready = launching.prepare(file, progress, site, ask_cluster=not dry_run)
         if dry_run:
             commands([command for one in ready for command in one.commands], as_json)
             return

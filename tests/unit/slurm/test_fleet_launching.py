@@ -44,6 +44,10 @@ def write(place: Path, *parts: str) -> Path:
     return file
 
 
+def prepare(file: Path, **how: bool) -> list[launching.Launch]:
+    return launching.prepare(file, Progress(), **how)
+
+
 def asked(place: Path, program: str) -> list[str]:
     file = place / "asked"
     lines = file.read_text().splitlines() if file.exists() else []
@@ -52,7 +56,7 @@ def asked(place: Path, program: str) -> list[str]:
 
 def test_all_are_submitted_with_their_own_times_and_settings(slurm: Path):
     more = 'keep_alive = "15m"\nsettings = { VLLM_MAX_MODEL_LEN = 128 }'
-    done = launching.launch(launching.prepare(write(slurm, ONE.format("a"), ONE.format("b"), more)), Progress())
+    done = launching.launch(prepare(write(slurm, ONE.format("a"), ONE.format("b"), more)), Progress())
     assert [one.deployed.name for one in done] == ["a", "b"]
     assert [len(one.deployed.jobs) for one in done] == [1, 2]
     assert "--dependency=after:102+5" in asked(slurm, "sbatch")[2]
@@ -62,7 +66,7 @@ def test_all_are_submitted_with_their_own_times_and_settings(slurm: Path):
 
 
 def test_when_one_is_refused_those_before_it_are_cancelled(slurm: Path):
-    ready = launching.prepare(write(slurm, ONE.format("a"), ONE.format("broken"), ONE.format("c")))
+    ready = prepare(write(slurm, ONE.format("a"), ONE.format("broken"), ONE.format("c")))
     with pytest.raises(BerthError, match="Invalid account"):
         launching.launch(ready, Progress())
     assert len(asked(slurm, "sbatch")) == 2
@@ -72,7 +76,7 @@ def test_when_one_is_refused_those_before_it_are_cancelled(slurm: Path):
 def test_nothing_is_submitted_while_anything_is_wrong(slurm: Path):
     file = write(slurm, ONE.format("a"), ONE.format("b"), "settings = { VLLM_MAX_NUM_SEQ = 3 }", ONE.format("a b"))
     with pytest.raises(BerthError) as caught:
-        launching.prepare(file)
+        prepare(file)
     sentences = [problem.sentence for problem in caught.value.problems]
     assert "deployment 2 (b): " in sentences[0]
     assert "VLLM_MAX_NUM_SEQ" in sentences[0]
@@ -82,18 +86,18 @@ def test_nothing_is_submitted_while_anything_is_wrong(slurm: Path):
 
 def test_two_of_one_name_are_refused(slurm: Path):
     with pytest.raises(BerthError, match="a: two deployments have this name"):
-        launching.prepare(write(slurm, ONE.format("a"), ONE.format("a")))
+        prepare(write(slurm, ONE.format("a"), ONE.format("a")))
 
 
 def test_a_name_that_has_a_job_is_refused(slurm: Path):
     file = write(slurm, ONE.format("a"))
-    launching.launch(launching.prepare(file), Progress())
+    launching.launch(prepare(file), Progress())
     (slurm / "squeue").write_text("101|RUNNING|None|n1|1|2026-11-21T10:00:00|2026-11-21T11:00:00|30:00|berth-a\n")
     with pytest.raises(BerthError, match="a has a job already"):
-        launching.prepare(file)
+        prepare(file)
 
 
 def test_a_dry_run_asks_the_cluster_nothing(slurm: Path):
-    (ready,) = launching.prepare(write(slurm, ONE.format("a")), ask_cluster=False)
+    (ready,) = prepare(write(slurm, ONE.format("a")), ask_cluster=False)
     assert ready.commands[0].startswith("sbatch --parsable --job-name=berth-a ")
     assert asked(slurm, "sbatch") == []
