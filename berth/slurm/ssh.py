@@ -19,12 +19,12 @@ def options(destination: str) -> list[str]:
     sharing = ["-o", "ControlMaster=auto", "-o", f"ControlPath={_sockets()}/%C", "-o", f"ControlPersist={KEEP_S}"]
     return [
         *("-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S}"),
-        *([] if _has_control_path(destination) else sharing),
+        *([] if shares(destination) else sharing),
         *("-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3"),
     ]
 
 
-def _has_control_path(destination: str) -> bool:
+def shares(destination: str) -> bool:
     """Whether the user's own ssh configuration shares connections to this host."""
     try:
         done = subprocess.run(["ssh", "-G", destination], capture_output=True, text=True, timeout=CONNECT_S)

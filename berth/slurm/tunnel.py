@@ -2,6 +2,7 @@
 
 A tunnel has a connection of its own: `ssh -N -L` over a shared one (ControlMaster) hands the forwarding to the process
 that owns the connection and returns, so nobody could tell whether the tunnel lives, and it would outlive its parent.
+Only where the user's own configuration shares connections is that one used: a second might ask for a second factor.
 """
 
 import re
@@ -9,12 +10,15 @@ import shlex
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from berth.slurm import ssh
 from berth.slurm.cluster import Cluster
 from berth.slurm.site import Site
 from berth.slurm.store import EndpointFile
 
 LOOPBACK = "127.0.0.1"
+SHARED = Path(__file__).with_name("shared_tunnel.sh")
 # ssh takes the first value that it is given, so these stand before the login node's own options.
 OWN_CONNECTION = ("-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "ExitOnForwardFailure=yes")
 NO_QUESTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=15")
@@ -55,13 +59,16 @@ def _same_user(login: str, host: str) -> str:
 def forward(way: Route, local_port: int, cluster: Cluster) -> list[str]:
     """The command that makes a route's door answer on a port of this machine's loopback interface."""
     assert way.destination
+    spec = f"{LOOPBACK}:{local_port}:{way.host}:{way.port}"
+    if not way.via and way.destination == cluster.destination and ssh.shares(way.destination):
+        return ["sh", str(SHARED), spec, way.destination, *cluster.ssh_options()]
     options = [*OWN_CONNECTION, *cluster.ssh_options()]
     if way.via:  # ssh -J would use none of our options for the hop
         hop = shlex.join(["ssh", *cluster.ssh_options()]).replace("%", "%%") + f" -W '[%h]:%p' {shlex.quote(way.via)}"
         # Compute nodes come and go, and the way to them is through a machine that is known.
         options += ["-o", f"ProxyCommand={hop}", "-o", "StrictHostKeyChecking=accept-new"]
         options += ["-o", f"HostKeyAlias={way.destination.rpartition('@')[2]}.{way.via.rpartition('@')[2]}"]
-    return ["ssh", *options, "-N", "-L", f"{LOOPBACK}:{local_port}:{way.host}:{way.port}", way.destination]
+    return ["ssh", *options, "-N", "-L", spec, way.destination]
 
 
 def reverse(destination: str, port: int, local_port: int) -> list[str]:
@@ -102,6 +109,11 @@ _MEANINGS = (
         r"remote port forwarding failed for listen port",
         "{machine} does not give out that port: it is taken, or forwarding is forbidden there",
         "choose another port, or none",
+    ),
+    (
+        r"shared connection .* has been closed",
+        "{said}",
+        "open it again: ssh {machine}",
     ),
     (
         r"Permission denied|Too many authentication failures",

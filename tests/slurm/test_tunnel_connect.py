@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from berth.host.ports import is_free
 from tests.slurm.tunnels import KEY, START_S, Connected, Deployment, Laptop, every_command_line, pause
 from tests.support.slurm import Checkout, Lab, User
 from tests.support.waiting import free_port, wait_until
@@ -130,6 +131,26 @@ def test_a_jump_goes_through_the_login_node_to_the_node_itself(
     with alone.connected(deployment.name, BERTH_SITE=str(elsewhere)) as connected:
         assert connected.ask()[0] == 200
         assert " alice@n1 " in alone.processes("-N -L")[connected.state()["runs"][0]["ssh"]] + " "
+
+
+def test_where_a_second_login_would_need_a_second_factor_the_users_own_connection_is_used(
+    alone: Laptop, deployment: Deployment
+) -> None:
+    config = alone.root / "ssh_config"
+    usual = config.read_text()
+    control = f"{alone.environ['XDG_RUNTIME_DIR']}/mine"
+    config.write_text(f"Host login\n    ControlPath {control}\n{usual}")
+    ssh = [str(alone.root / "bin" / "ssh")]
+    subprocess.run([*ssh, "-o", "ControlMaster=yes", "-fN", "alice@login"], check=True, stderr=subprocess.DEVNULL)
+    try:
+        config.write_text(config.read_text().replace("IdentityFile", "IdentityFile /no/such/key\n    #"))
+        with alone.connected(deployment.name) as connected:
+            assert connected.ask()[0] == 200
+            port = int(connected.state()["runs"][0]["url"].rpartition(":")[2])
+            os.kill(connected.state()["pid"], signal.SIGKILL)
+            wait_until(lambda: is_free("127.0.0.1", port), START_S, "the end of the forwarding")
+    finally:
+        subprocess.run([*ssh, "-O", "exit", "alice@login"], check=True, stderr=subprocess.DEVNULL)
 
 
 def test_a_job_that_opened_its_own_tunnel_is_reached_at_the_login_node(

@@ -116,6 +116,8 @@ class Laptop:
         """A copy of this one with state of its own."""
         root = self.root.with_name(f"{self.root.name}-{next(_numbers)}")
         shutil.copytree(self.root, root, ignore=shutil.ignore_patterns(".berth"))
+        for file in (root / "bin" / "ssh", root / "site.env"):
+            file.write_text(file.read_text().replace(str(self.root), str(root)))
         environ = {name: value.replace(str(self.root), str(root)) for name, value in self.environ.items()}
         return Laptop(root, self.lab, {**environ, "XDG_RUNTIME_DIR": tempfile.mkdtemp(prefix="b")})
 
