@@ -1,6 +1,9 @@
 """The cluster that the other tests stand on is a real one."""
 
+import os
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +62,30 @@ def test_the_vm_is_no_part_of_the_cluster(alice: User) -> None:
 
 def test_the_command_line_runs_on_the_login_node(checkout: Checkout, alice: User) -> None:
     assert checkout.berth(alice, "--version").stdout.startswith("berth ")
+
+
+def test_sync_follows_the_checkout_and_keeps_what_was_made_there(cluster: Lab, alice: User, tmp_path: Path) -> None:
+    shutil.copytree(LAB.parent, tmp_path / "tests/lab")
+    program = tmp_path / "scripts/berth"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho here\n")
+    program.chmod(0o755)
+    (tmp_path / ".gitignore").write_text("ignored\n")
+    for name in ("old name", "ignored"):
+        (tmp_path / name).write_text("x")
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    target = f"/shared/sync-{os.getpid()}"
+    sync = [tmp_path / "tests/lab/slurm-cluster", "sync", target]
+    try:
+        assert subprocess.run(sync, capture_output=True, text=True, check=True).stdout == "here\n"
+        alice("touch", f"{target}/made-there")
+        (tmp_path / "old name").rename(tmp_path / "new name")
+        subprocess.run(sync, capture_output=True, check=True)
+        found = alice.say("ls", "-A", target).splitlines()
+        assert sorted(found) == [".berth", ".gitignore", "made-there", "new name", "scripts", "tests"]
+        assert alice.say("stat", "--format=%U", f"{target}/new name") == "alice"
+    finally:
+        alice("rm", "-rf", target)
 
 
 def test_up_again_changes_nothing(cluster: Lab) -> None:

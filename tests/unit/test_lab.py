@@ -1,4 +1,4 @@
-"""The private Docker Engine's command line: what it prints, and what it refuses before it changes anything."""
+"""The lab's command lines: what they print, and what they refuse before they change anything."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ def run(program: str, *arguments: str, lab: Path) -> subprocess.CompletedProcess
     return subprocess.run([LAB / program, *arguments], capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.parametrize("program", ["docker-engine", "base-images"])
+@pytest.mark.parametrize("program", ["docker-engine", "base-images", "slurm-cluster"])
 def test_help_says_what_it_does_and_changes_nothing(program: str, tmp_path: Path) -> None:
     done = run(program, "--help", lab=tmp_path / "lab")
     assert done.returncode == 0
@@ -25,6 +25,26 @@ def test_help_says_what_it_does_and_changes_nothing(program: str, tmp_path: Path
 @pytest.mark.parametrize("arguments", [(), ("start",), ("up", "--purge"), ("down", "now")])
 def test_bad_usage_is_exit_code_2(arguments: tuple[str, ...], tmp_path: Path) -> None:
     assert run("docker-engine", *arguments, lab=tmp_path / "lab").returncode == 2
+    assert run("slurm-cluster", *arguments, lab=tmp_path / "lab").returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [("exec", "--node", "n9", "--", "true"), ("sync", "/tmp/elsewhere"), ("exec",)])
+def test_what_the_cluster_does_not_have_is_bad_usage(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    assert run("slurm-cluster", *arguments, lab=tmp_path / "lab").returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [("exec", "--", "true"), ("sync",)])
+def test_a_cluster_that_is_not_up_is_named_with_the_remedy(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = run("slurm-cluster", *arguments, lab=tmp_path / "lab")
+    assert done.returncode == 3
+    assert "slurm-cluster up" in done.stderr
+
+
+def test_up_without_a_docker_engine_is_refused_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-docker.sock")
+    done = run("slurm-cluster", "up", lab=tmp_path / "lab")
+    assert done.returncode == 3
+    assert "docker-engine up" in done.stderr
 
 
 def test_env_names_the_socket_of_this_lab_even_from_a_folder_with_blanks(tmp_path: Path) -> None:
