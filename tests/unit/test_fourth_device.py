@@ -17,6 +17,7 @@ FILES = (
     "engine/devices/cpu.py",
     "engine/catalogs/cpu.json",
     "compose/cpu.yaml",
+    "apptainer/devices/cpu.sh",
     "env/cpu.env",
 )
 SETTINGS = {
@@ -33,7 +34,7 @@ SETTINGS = {
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this checkout with the new device's files, and nothing else changed."""
     copy = tmp_path_factory.mktemp("checkout")
-    for part in ("engine", "berth", "compose", "env", "models", "microservice"):
+    for part in ("apptainer", "engine", "berth", "compose", "env", "models", "microservice"):
         shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "local.env"))
     for dockerfile in ROOT.glob("Dockerfile.*"):
         shutil.copy(dockerfile, copy)
@@ -73,6 +74,21 @@ def test_the_command_line_starts_it(checkout: Path) -> None:
     done = run(checkout, "berth", "up", "--env", f"env/{NAME}.env", "--runtime", "native", "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
     assert f"engine-{NAME}" in json.dumps(json.loads(done.stdout))
+
+
+def test_a_slurm_job_finds_what_is_particular_about_it(checkout: Path) -> None:
+    job = f"""
+    set -euo pipefail
+    for part in messages envfile settings; do source apptainer/lib/$part.sh; done
+    job_dir=apptainer deployment='' env_files=(env/{NAME}.env env/models/demo.env)
+    read_settings
+    source "$job_dir/devices/$device.sh"
+    device_prepare 1
+    echo "$device"
+    """
+    done = subprocess.run(["bash", "-c", job], cwd=checkout, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == NAME
 
 
 def test_the_list_of_names_for_compose_needs_no_edit(checkout: Path) -> None:
