@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import socket
 import threading
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import uvicorn
 
 from llm_service.app import create_app
 from llm_service.settings import Settings
+from llm_service.stopping import Drain, Server
 from tests.support.stub_engine import StubEngine
 from tests.support.waiting import wait_until
 
@@ -28,10 +30,11 @@ class Running:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        drain = Drain()
         config = uvicorn.Config(
-            create_app(settings), http="httptools", ws="none", lifespan="on", log_config=None, access_log=False
+            create_app(settings, drain), http="httptools", ws="none", lifespan="on", log_config=None, access_log=False
         )
-        self.server = uvicorn.Server(config)
+        self.server = Server(config, drain, settings.drain_seconds)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         wait_until(lambda: self.server.started, 20, "the service starts", interval=0.005)
@@ -39,8 +42,17 @@ class Running:
     def _run(self) -> None:
         asyncio.run(self.server.serve(sockets=[self._listener]))
 
+    def terminate(self) -> None:
+        """Do what SIGTERM does."""
+        self.server.handle_exit(signal.SIGTERM, None)
+
     def stop(self) -> None:
+        """Stop, whatever runs."""
         self.server.should_exit = True
+        self.stopped()
+
+    def stopped(self) -> None:
+        """Wait until it has stopped."""
         self._thread.join(20)
         assert not self._thread.is_alive()
 

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ import pytest
 from llm_service import engines, health, pool
 from tests.support.stub_engine import Record, StubEngine
 from tests.support.waiting import wait_until
+from tests.unit.service.client import STREAM, SteadyClient, failed
 from tests.unit.service.door import CHAT, OPENAI_BODY, Door
 from tests.unit.service.engine_files import Deployment
 
 OpenDoor = Callable[..., Door]
-STREAM = {**OPENAI_BODY, "stream": True}
 BOTH = pytest.mark.parametrize("body", [OPENAI_BODY, STREAM], ids=["whole", "stream"])
 
 
@@ -26,10 +25,24 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "CACHE_SECONDS", 0.02)
 
 
+@pytest.fixture(autouse=True)
+def begin() -> Iterator[Callable[..., Any]]:
+    """Begin an engine. They end after the door does, which asks them all the time."""
+    begun: list[StubEngine] = []
+
+    def one(kind: type[StubEngine] = StubEngine) -> StubEngine:
+        begun.append(kind())
+        begun[-1].listen()
+        return begun[-1]
+
+    yield one
+    for engine in begun:
+        engine.close()
+
+
 @pytest.fixture
-def two() -> Iterator[tuple[StubEngine, StubEngine]]:
-    with StubEngine() as a, StubEngine() as b:
-        yield a, b
+def two(begin: Any) -> tuple[StubEngine, StubEngine]:
+    return begin(), begin()
 
 
 @pytest.fixture
@@ -52,7 +65,7 @@ def both_ready(door: Door) -> None:
 
 
 def finished(reply: Any) -> bool:
-    return reply.status_code == 200 and b'"error"' not in reply.content
+    return not failed(reply)
 
 
 def test_the_engine_with_the_fewest_unfinished_requests_gets_the_next(pooled: Any, two: Any) -> None:
@@ -115,13 +128,13 @@ def test_requests_under_way_on_a_killed_engine_are_answered_by_another(
     assert all(finished(reply.result()) for reply in replies)
 
 
-def test_a_request_that_no_engine_survives_goes_to_two_at_most(pooled: Any, two: Any) -> None:
-    a, b = two
-    with StubEngine() as c:
-        door = pooled(a, b, c)
-        a.knobs.die = b.knobs.die = c.knobs.die = "before headers"
-        assert door.chat(OPENAI_BODY).status_code == 502
-        assert sum(len(engine.chats) for engine in (a, b, c)) == 2
+def test_a_request_that_no_engine_survives_goes_to_two_at_most(pooled: Any, begin: Any) -> None:
+    three = [begin() for _ in range(3)]
+    door = pooled(*three)
+    for engine in three:
+        engine.knobs.die = "before headers"
+    assert door.chat(OPENAI_BODY).status_code == 502
+    assert sum(len(engine.chats) for engine in three) == 2
 
 
 def test_a_stream_that_has_begun_is_never_asked_for_twice(pooled: Any, two: Any) -> None:
@@ -189,13 +202,11 @@ class Forgetful(StubEngine):
 @pytest.mark.parametrize("count", [1, 2])
 @BOTH
 def test_connections_that_die_when_they_are_used_again_cost_no_request(
-    open_door: OpenDoor, body: dict[str, Any], count: int
+    pooled: Any, begin: Any, body: dict[str, Any], count: int
 ) -> None:
-    with ExitStack() as stack:
-        urls = ",".join(stack.enter_context(Forgetful()).url for _ in range(count))
-        door = open_door(LLM_VLLM_ENDPOINT=urls)
-        with ThreadPoolExecutor(4) as clients:
-            replies = list(clients.map(lambda _: door.chat(body), range(200)))
+    door = pooled(*(begin(Forgetful) for _ in range(count)))
+    with ThreadPoolExecutor(4) as clients:
+        replies = list(clients.map(lambda _: door.chat(body), range(200)))
     assert all(finished(reply) for reply in replies)
 
 
@@ -218,26 +229,26 @@ RAW = HEAD + BODY
 
 
 def test_an_engine_that_closes_at_any_byte_never_makes_a_wrong_reply(
-    pooled: Any, monkeypatch: pytest.MonkeyPatch
+    pooled: Any, begin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "LONGEST_REST_SECONDS", 0.0)
-    with Cut() as cut, StubEngine() as whole:
-        whole.knobs.whole_body = BODY
-        door = pooled(cut, whole)
-        both_ready(door)
-        for cut.offset in range(len(RAW)):
-            cut.records.clear()
-            while not cut.chats:
-                reply = door.chat(OPENAI_BODY)
-            # Within the body the door may or may not have seen a byte of it before the end.
-            allowed = {200} if cut.offset <= len(HEAD) else {200, 502}
-            assert (cut.offset, reply.status_code in allowed) == (cut.offset, True)
-            assert reply.status_code != 200 or reply.content == BODY
+    cut, whole = begin(Cut), begin()
+    whole.knobs.whole_body = BODY
+    door = pooled(cut, whole)
+    both_ready(door)
+    for cut.offset in range(len(RAW)):
+        cut.records.clear()
+        while not cut.chats:
+            reply = door.chat(OPENAI_BODY)
+        # Within the body the door may or may not have seen a byte of it before the end.
+        allowed = {200} if cut.offset <= len(HEAD) else {200, 502}
+        assert (cut.offset, reply.status_code in allowed) == (cut.offset, True)
+        assert reply.status_code != 200 or reply.content == BODY
 
 
-def test_a_request_waits_for_an_engine_that_comes(open_door: OpenDoor, runs: Deployment) -> None:
-    door = open_door(LLM_VLLM_ENDPOINT=str(runs.directory), LLM_POOL_WAIT_SECONDS="20")
-    with ThreadPoolExecutor(1) as client, StubEngine() as engine:
+def test_a_request_waits_for_an_engine_that_comes(open_door: OpenDoor, runs: Deployment, begin: Any) -> None:
+    door, engine = open_door(LLM_VLLM_ENDPOINT=str(runs.directory), LLM_POOL_WAIT_SECONDS="20"), begin()
+    with ThreadPoolExecutor(1) as client:
         reply = client.submit(door.chat, OPENAI_BODY)
         runs.say("1", engine, "starting")
         runs.say("1", engine)
@@ -303,81 +314,51 @@ def test_an_engine_that_hangs_does_not_hold_up_the_others(pooled: Any, two: Any)
     assert door.client.get("/ready").status_code == 200
 
 
-class Client:
-    """Sends a request every 20 ms, streamed and whole in turn, each in a thread of its own, until told to stop."""
-
-    def __init__(self, door: Door) -> None:
-        self.replies: list[Any] = []
-        self._door = door
-        self._end = threading.Event()
-        self._threads = ThreadPoolExecutor(32)
-        self._sender = threading.Thread(target=self._send)
-        self._sender.start()
-
-    def _send(self) -> None:
-        while not self._end.wait(0.02):
-            body = STREAM if len(self.replies) % 2 else OPENAI_BODY
-            self.replies.append(self._threads.submit(self._door.chat, body))
-
-    def finish(self) -> list[Any]:
-        self._end.set()
-        self._sender.join()
-        return [reply.result(20) for reply in self.replies]
-
-
 def test_a_client_sees_no_failure_while_engines_start_drain_and_die_in_turn(
-    open_door: OpenDoor, runs: Deployment
+    open_door: OpenDoor, runs: Deployment, begin: Any
 ) -> None:
-    begun: list[StubEngine] = []
-
-    def begin() -> StubEngine:
-        engine = StubEngine()
+    def started(number: int) -> StubEngine:
+        engine: StubEngine = begin()
         engine.knobs.piece_seconds = 0.03
-        engine.listen()
-        runs.say(f"run-{len(begun)}", engine)
-        begun.append(engine)
+        runs.say(f"run-{number}", engine)
         return engine
 
-    begin()
+    old = started(0)
     door = open_door(LLM_VLLM_ENDPOINT=str(runs.directory))
-    client = Client(door)
+    client = SteadyClient(door)
     for number in range(5):
-        successor = begin()
-        wait_until(lambda engine=successor: len(engine.chats) > 3, 20, "the successor gets requests")
-        old = begun[number]
+        new = started(number + 1)
+        wait_until(lambda new=new: len(new.chats) > 3, 20, "the successor gets requests")
+        assert any(chat.json.get("stream") for chat in old.chats)
         runs.say(f"run-{number}", old, "draining")
-        seen = [-1] * 10
-
-        def drained(engine: StubEngine = old, seen: list[int] = seen) -> bool:
-            seen.append(len(engine.records))
-            return len(set(seen[-10:])) == 1 and all(record.answered for record in engine.chats)
-
-        wait_until(drained, 20, "the old one has finished what it had", interval=0.02)
-        assert any(record.json.get("stream") for record in old.chats)
+        wait_until(lambda: "1 of 1 engines" in door.client.get("/ready").text, 20, "the old one gets no more requests")
+        wait_until(lambda old=old: streams_under_way(old) == 0, 20, "the old one has finished what it had")
         old.kill()
         runs.say(f"run-{number}", old, "stopped")
-    replies = client.finish()
-    assert len(replies) > 50
-    assert [reply.text for reply in replies if not finished(reply)] == []
-    assert all(reply.content.endswith(b"data: [DONE]\n\n") for reply in replies[1::2])
-    for engine in begun:
-        engine.close()
+        old = new
+    assert client.finish() == []
+    assert len(client.replies) > 50
+
+
+def streams_under_way(engine: StubEngine) -> int:
+    """How many streams have begun and not ended; what has not begun may be asked for elsewhere."""
+    return sum(1 for chat in engine.chats if chat.pieces_sent and not chat.answered)
 
 
 def test_a_client_sees_no_failure_while_engines_are_killed_without_a_word(
-    open_door: OpenDoor, runs: Deployment
+    open_door: OpenDoor, runs: Deployment, begin: Any
 ) -> None:
     """Whole replies only: of a stream that has begun, the rest is lost with its engine."""
-    with StubEngine() as steady, ThreadPoolExecutor(4) as clients:
-        runs.say("steady", steady)
-        door = open_door(LLM_VLLM_ENDPOINT=str(runs.directory))
-        replies = []
+    runs.say("steady", begin())
+    door = open_door(LLM_VLLM_ENDPOINT=str(runs.directory))
+    replies = []
+    with ThreadPoolExecutor(4) as clients:
         for number in range(5):
-            with StubEngine() as victim:
-                runs.say(f"run-{number}", victim)
-                while len(victim.chats) < 4:
-                    replies += clients.map(lambda _: door.chat(OPENAI_BODY), range(8))
-                more = [clients.submit(door.chat, OPENAI_BODY) for _ in range(12)]
-                victim.kill()
-                replies += [reply.result(20) for reply in more]
+            victim = begin()
+            runs.say(f"run-{number}", victim)
+            while len(victim.chats) < 4:
+                replies += clients.map(lambda _: door.chat(OPENAI_BODY), range(8))
+            more = [clients.submit(door.chat, OPENAI_BODY) for _ in range(12)]
+            victim.kill()
+            replies += [reply.result(20) for reply in more]
     assert [reply.text for reply in replies if not finished(reply)] == []
