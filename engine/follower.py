@@ -37,7 +37,7 @@ def run(program: Callable[[], object], argv: Sequence[str]) -> int:
     head, _ = parser.parse_known_args(argv)
     threading.Thread(target=_end_with, args=(head.master_addr, head.master_port), daemon=True).start()
     program()
-    complain(Problem("the engine on this node has ended though nobody ended it", "its last words stand above"))
+    complain(Problem("a worker of the engine on this node has died", "its last words stand above"))
     return Exit.FAILED
 
 

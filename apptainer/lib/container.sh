@@ -5,7 +5,7 @@
 #   container_prepare      sets `container`, the words that begin every command in the image; needs `private`
 #   container_probe        try the image; falls back to unpacking it where it cannot be mounted
 #   setting NAME VALUE     a variable inside the container; call it in the subshell that starts the program
-#   private_make DIR       the folders of a node's private directory
+#   private_make DIR       the folders of a node's private directory; private_remove DIR
 #
 # Values never stand in an argument list, and --no-eval keeps them literal.
 # shellcheck disable=SC2154 # apptainer, setting_prefix, sif, device, site and the directories: see serve.sbatch
@@ -33,13 +33,18 @@ _label_must_be() { # LABEL VALUE WHY
 private_make() { # DIR
     mkdir -p "$1"/{home,tmp,vartmp,cache} "$1/tmp/s"
     chmod 0700 "$1"
+    # Processes that are killed leave their shared memory behind: in a folder of the job's own it goes with the job.
+    shared_memory=/dev/shm/${1##*/}
+    [[ -d $shared_memory ]] || mkdir -m 0700 "$shared_memory" 2>/dev/null || shared_memory=''
     # Apptainer's own files would go to the caller's home.
     export APPTAINER_CACHEDIR=$1/cache APPTAINER_CONFIGDIR=$1/cache SINGULARITY_CACHEDIR=$1/cache
 }
 
+private_remove() { [[ ${1##*/} != berth-* ]] || rm -rf "$1" "/dev/shm/${1##*/}"; }
+
 container_prepare() {
     local bind
-    local -a binds=("$private/tmp:/tmp" "$private/vartmp:/var/tmp")
+    local -a binds=("$private/tmp:/tmp" "$private/vartmp:/var/tmp" "${shared_memory:+$shared_memory:/dev/shm}")
     container=("$apptainer" --quiet exec --no-eval --cleanenv --no-mount cwd --home "$private/home:/home/berth"
         --pwd /home/berth)
     mapfile -t -O "${#binds[@]}" binds <<<"$container_binds"

@@ -58,5 +58,6 @@ clean_up() {
         ! running "$pid" || kill -TERM "$pid" 2>/dev/null
     done
     # Slurm ends what is left of the step when this script ends.
-    rm -rf "$private" "$run_dir/private-0"
+    private_remove "$private"
+    rm -f "$run_dir/private-0"
 }

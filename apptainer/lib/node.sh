@@ -23,7 +23,7 @@ finish() { # CODE
     printf '%s %s %s %s\n' "$(date +%s.%N)" "$node" "$rank" "$1" >"$run_dir/.rank-$rank.new"
     mv -f "$run_dir/.rank-$rank.new" "$run_dir/rank-$rank.exit"
     # The head's directory also holds the door's key and socket: the batch shell removes that one.
-    if ((rank > 0)); then rm -rf "$private" "$run_dir/private-$rank"; fi
+    if ((rank > 0)); then private_remove "$private" && rm -f "$run_dir/private-$rank"; fi
 }
 
 make_private() {

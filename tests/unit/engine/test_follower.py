@@ -59,7 +59,7 @@ def test_an_engine_that_ends_by_itself_has_failed() -> None:
         process = follow(0, head.getsockname()[1])
         _, said = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "berth: error: the engine on this node has ended though nobody ended it" in said
+    assert "berth: error: a worker of the engine on this node has died" in said
 
 
 def test_only_headless_commands_follow() -> None:
