@@ -11,6 +11,7 @@ from berth.options import (
     Device,
     DryRun,
     Env,
+    Handover,
     Json,
     KeepAlive,
     Name,
@@ -78,6 +79,7 @@ def up(
     nodes: Nodes = None,
     hold: Annotated[bool, typer.Option("--hold", help="Slurm: submit, and let nothing start.")] = False,
     keep_alive: KeepAlive = None,
+    handover: Handover = None,
     replicas: Replicas = None,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -90,7 +92,7 @@ def up(
     from berth import up as steps
     from berth.progress import Progress
 
-    wanted = request(site, name, time, nodes, hold, keep_alive, replicas)
+    wanted = request(site, name, time, nodes, hold, keep_alive, replicas, handover)
     with Progress() as progress:
         deployment, chosen = steps.plan(env or [], device, runtime, progress, wanted)
         if dry_run:

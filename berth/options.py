@@ -36,6 +36,14 @@ Nodes = Annotated[int | None, typer.Option(min=1, help="Slurm: nodes that share 
 KeepAlive = Annotated[
     str | None, typer.Option(metavar="TIME", help="Slurm: serve that long, one job after another, as 36h.")
 ]
+Handover = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Slurm: how long two jobs of --keep-alive overlap, for the later one to load the model; a tenth of the "
+        "walltime, from 5 minutes to an hour, unless given.",
+    ),
+]
 Replicas = Annotated[int | None, typer.Option(min=1, help="Slurm: copies that share the requests.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
@@ -53,6 +61,7 @@ def request(
     hold: bool,
     keep_alive: str | None,
     replicas: int | None,
+    handover: str | None = None,
 ) -> "Request":
     """What the options of a job ask for. Raises BerthError (exit code 2) for times that are none."""
     from berth.runtimes import Request
@@ -66,4 +75,5 @@ def request(
         hold=hold,
         keep_alive_s=durations.parse(keep_alive, "--keep-alive") if keep_alive else None,
         replicas=replicas,
+        handover_s=durations.parse(handover, "--handover") if handover else None,
     )

@@ -26,6 +26,7 @@ class Request:
     nodes: int | None = None
     hold: bool = False
     keep_alive_s: int | None = None
+    handover_s: int | None = None
     replicas: int | None = None
     everything: bool = False
 

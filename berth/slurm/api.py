@@ -59,6 +59,7 @@ def up(
     nodes: int | None = None,
     replicas: int | None = None,
     keep_alive: str | None = None,
+    handover: str | None = None,
     hold: bool = False,
     wait: bool = True,
     timeout_s: float = 3600,
@@ -71,7 +72,7 @@ def up(
     from berth.slurm.waiting import Wait
 
     progress = progress or Quiet()
-    deployment, runtime = _plan(env, device, name, time, nodes, replicas, keep_alive, hold, site)
+    deployment, runtime = _plan(env, device, name, time, nodes, replicas, keep_alive, handover, hold, site)
     plan = runtime.plan(deployment)
     if any(row.live for row in listing.rows(runtime.store, [plan.name])):
         raise failed(f"{plan.name} has a job already", "give this one another name, or stop that one", Exit.BAD_SETTING)
@@ -92,10 +93,11 @@ def render(
     nodes: int | None = None,
     replicas: int | None = None,
     keep_alive: str | None = None,
+    handover: str | None = None,
     site: Site = None,
 ) -> str:
     """What `up` would submit, secrets masked."""
-    deployment, runtime = _plan(env, device, name, time, nodes, replicas, keep_alive, False, site)
+    deployment, runtime = _plan(env, device, name, time, nodes, replicas, keep_alive, handover, False, site)
     return runtime.render(deployment)
 
 
@@ -170,6 +172,7 @@ def _plan(
     nodes: int | None,
     replicas: int | None,
     keep_alive: str | None,
+    handover: str | None,
     hold: bool,
     site: Site,
 ) -> tuple["Deployment", "Runtime"]:
@@ -178,7 +181,7 @@ def _plan(
     from berth.options import request
     from berth.runtimes.slurm import Runtime
 
-    runtime = Runtime(request(_path(site), name, time, nodes, hold, keep_alive, replicas))
+    runtime = Runtime(request(_path(site), name, time, nodes, hold, keep_alive, replicas, handover))
     deployment = deployments.resolve([Path(file) for file in env], device)
     deployments.check_settings(deployment)
     if problem := runtime.unavailable():

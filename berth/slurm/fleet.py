@@ -28,6 +28,7 @@ class Wanted:
     nodes: int | None = None
     replicas: int = 1
     keep_alive_s: int | None = None
+    handover_s: int | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -64,7 +65,7 @@ def _wanted(said: Any, file: Path, where: str) -> Wanted:
         raise _wrong(where, "not a table", "write [[deployment]], then NAME = VALUE lines")
     if name := said.get("name"):
         where = f"{where} ({name})"
-    known = ("name", "env", "device", "time", "nodes", "replicas", "keep_alive", "settings")
+    known = ("name", "env", "device", "time", "nodes", "replicas", "keep_alive", "handover", "settings")
     for key in said:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -78,6 +79,7 @@ def _wanted(said: Any, file: Path, where: str) -> Wanted:
         nodes=_count(said, "nodes", where),
         replicas=_count(said, "replicas", where) or 1,
         keep_alive_s=_time(said, "keep_alive", where),
+        handover_s=_time(said, "handover", where),
         settings=_settings(said.get("settings", {}), where),
     )
 

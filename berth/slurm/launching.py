@@ -85,6 +85,7 @@ def _prepared(wanted: Wanted, progress: Progress, site: Path | None, ask_cluster
         time_s=wanted.time_s,
         nodes=wanted.nodes,
         keep_alive_s=wanted.keep_alive_s,
+        handover_s=wanted.handover_s,
         replicas=wanted.replicas,
     )
     runtime = Runtime(request)

@@ -80,8 +80,10 @@ def plan(deployment: Deployment, request: Request, store: Store) -> Plan:
 
 def _links(walltime: int | None, request: Request) -> tuple[chain.Link, ...]:
     """The jobs; none where the partition's own default is the walltime."""
+    if request.handover_s and not request.keep_alive_s:
+        raise failed("--handover is for --keep-alive", "give both, or neither", Exit.BAD_SETTING)
     if walltime is not None:
-        return tuple(chain.plan(walltime, request.keep_alive_s, request.replicas or 1))
+        return tuple(chain.plan(walltime, request.keep_alive_s, request.replicas or 1, request.handover_s))
     if request.keep_alive_s is None:
         return ()
     raise failed(

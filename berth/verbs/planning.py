@@ -8,6 +8,7 @@ from berth.options import (
     Device,
     DryRun,
     Env,
+    Handover,
     Json,
     KeepAlive,
     Name,
@@ -69,6 +70,7 @@ def render(
     time: Time = None,
     nodes: Nodes = None,
     keep_alive: KeepAlive = None,
+    handover: Handover = None,
     replicas: Replicas = None,
     as_json: Json = False,
 ) -> None:
@@ -78,7 +80,7 @@ def render(
 
     deployment = deployments.resolve(env or [], device)
     deployments.check_settings(deployment)
-    chosen, _ = runtimes.choose(runtime, request(site, name, time, nodes, False, keep_alive, replicas))
+    chosen, _ = runtimes.choose(runtime, request(site, name, time, nodes, False, keep_alive, replicas, handover))
     text = chosen.render(deployment)
     show({"runtime": chosen.name, "device": deployment.device, "rendered": text}) if as_json else print(text)
 

@@ -84,6 +84,13 @@ def test_nothing_is_submitted_while_anything_is_wrong(slurm: Path):
     assert asked(slurm, "sbatch") == []
 
 
+def test_the_handover_of_a_chain_can_be_given(slurm: Path):
+    file = write(slurm, ONE.format("a"), 'keep_alive = "30m"\nhandover = "7m"')
+    assert "--dependency=after:JOB1+3" in prepare(file, ask_cluster=False)[0].commands[1]
+    with pytest.raises(BerthError, match="--handover is for --keep-alive"):
+        prepare(write(slurm, ONE.format("a"), 'handover = "7m"'), ask_cluster=False)
+
+
 def test_two_of_one_name_are_refused(slurm: Path):
     with pytest.raises(BerthError, match="a: two deployments have this name"):
         prepare(write(slurm, ONE.format("a"), ONE.format("a")))
