@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import socket
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,13 @@ from berth.slurm import connections, queue, scratch
 from berth.slurm.store import EndpointFile, Store
 
 DAY = 86400
+_HALF_MADE = ".sif-"  # berth.sif's own temporary directories; whatever else lies there is somebody's
 HALF_MADE_S = 6 * 3600  # no conversion takes longer: a multi-gigabyte image is minutes
 HEADS = ("what", "where", "size", "why")
 # Kilobytes, the newest change and the path of each; du counts a directory once a call, so each level is a call.
 _SIZES = """
 cd "$1" 2>/dev/null || exit 0
-for level in deployments/*/runs/* deployments/* sif/* sif/.[!.]*; do [ -e "$level" ] && printf '%s\\0' "$level"; done |
+for level in deployments/*/runs/* deployments/* sif/.sif-*; do [ -e "$level" ] && printf '%s\\0' "$level"; done |
     xargs -0 -r -n 1 du -sk --time --time-style=+%s -- 2>/dev/null
 exit 0
 """
@@ -81,7 +81,7 @@ def sweep(store: Store, older_than_s: float = 7 * DAY, delete: bool = False) -> 
 
 def find(store: Store, older_than_s: float = 7 * DAY, now: float | None = None) -> list[Leftover]:
     """What is left over on the cluster. Raises BerthError where the queue cannot be read: nothing is known then."""
-    now = now or time.time()
+    now = now or store.now()
     records = {name: {each.run: each for each in store.endpoints(name)} for name in store.names()}
     beating = {run for runs in records.values() for run, record in runs.items() if record.alive(now)}
     live = live_jobs(store) | beating
@@ -91,7 +91,7 @@ def find(store: Store, older_than_s: float = 7 * DAY, now: float | None = None) 
             for each in scratch.find(store, live)
         ),
         *_stale(store, records, live, now),
-        *_old(store, records, live, now - older_than_s),
+        *_old(store, records, live, now, older_than_s),
         *_half_made(store, now),
         *_connections(store, live),
     ]
@@ -138,19 +138,19 @@ def _stale(store: Store, records: dict[str, dict[str, EndpointFile]], live: set[
 
 
 def _old(
-    store: Store, records: dict[str, dict[str, EndpointFile]], live: set[str], before: float
+    store: Store, records: dict[str, dict[str, EndpointFile]], live: set[str], now: float, older_than_s: float
 ) -> Iterator[Leftover]:
     """Deployments with nothing alive and nothing recent, and old runs of the others."""
     entries = {entry.path.removeprefix(f"{store.root}/deployments/"): entry for entry in sizes(store)}
     for name in records:
         mine = {path: entry for path, entry in entries.items() if path == name or path.startswith(f"{name}/runs/")}
         whole = mine.pop(name, None)
-        if whole and whole.changed < before and not _lives(store, name, live):
-            yield Leftover("deployment", whole.path, whole.bytes, f"no job of it, unchanged for {_days(whole)}")
+        if whole and whole.changed < now - older_than_s and not _lives(store, name, live):
+            yield Leftover("deployment", whole.path, whole.bytes, f"no job of it, unchanged for {_days(whole, now)}")
             continue
         for path, entry in mine.items():
-            if entry.changed < before and path.rpartition("/")[2] not in live:
-                yield Leftover("run", entry.path, entry.bytes, f"its job has ended, unchanged for {_days(entry)}")
+            if entry.changed < now - older_than_s and path.rpartition("/")[2] not in live:
+                yield Leftover("run", entry.path, entry.bytes, f"its job has ended, unchanged for {_days(entry, now)}")
 
 
 def _lives(store: Store, name: str, live: set[str]) -> bool:
@@ -164,7 +164,7 @@ def _half_made(store: Store, now: float) -> Iterator[Leftover]:
     """What conversions that were killed left beside the images."""
     for entry in sizes(store):
         inside, _, name = entry.path.removeprefix(f"{store.root}/").partition("/")
-        if inside == "sif" and not name.endswith((".sif", ".lock")) and entry.changed < now - HALF_MADE_S:
+        if inside == "sif" and name.startswith(_HALF_MADE) and entry.changed < now - HALF_MADE_S:
             yield Leftover("image", entry.path, entry.bytes, "a conversion that did not end")
 
 
@@ -194,8 +194,8 @@ def _end(store: Store, path: str) -> None:
     store.cluster.write(path, json.dumps(said).encode())
 
 
-def _days(entry: Entry) -> str:
-    days = int((time.time() - entry.changed) // DAY)
+def _days(entry: Entry, now: float) -> str:
+    days = int((now - entry.changed) // DAY)
     return f"{days} day{'' if days == 1 else 's'}"
 
 

@@ -1,4 +1,4 @@
-"""What jobs that were killed left in /tmp of their nodes: the private directories that each run wrote down."""
+"""What jobs that were killed left on their nodes: private directories in /tmp, which each run wrote down, and /dev/shm."""
 
 import re
 from collections.abc import Sequence
@@ -39,9 +39,9 @@ def clear(store: Store, found: Sequence[Scratch]) -> list[str]:
     busy = []
     for node in sorted({each.node for each in found}):
         mine = [each for each in found if each.node == node]
-        done = store.cluster.run(
-            [*_job(store, node), "rm", "-rf", "--", *(each.path for each in mine)], check=False, timeout_s=WAIT_S + 40
-        )
+        paths = [path for each in mine for path in (each.path, each.path.replace("/tmp/", "/dev/shm/", 1))]  # noqa: S108
+        command = [*_job(store, node), "rm", "-rf", "--", *paths]
+        done = store.cluster.run(command, check=False, timeout_s=WAIT_S + 40)
         if done.code:
             busy.append(node)
             continue

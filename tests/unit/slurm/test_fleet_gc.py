@@ -108,12 +108,12 @@ def test_a_beating_heart_counts_even_where_the_queue_does_not_know_the_job(tmp_p
 
 def test_models_and_compiled_code_and_images_are_never_leftovers(tmp_path: Path):
     store = fake_slurm.store(tmp_path, squeue="")
-    for name in ("models/hub/weights", "cache/cpu/code", "sif/vllm-cpu.sif", "sif/vllm-cpu.sif.tmp.123"):
+    for name in ("models/hub/weights", "cache/cpu/code", "sif/vllm-cpu.sif", "sif/.sif-abc/x", "sif/README"):
         file = Path(store.root, name)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("x")
     age(Path(store.root), 300)
-    assert found(store) == [("image", "sif/vllm-cpu.sif.tmp.123")]
+    assert found(store) == [("image", "sif/.sif-abc")]
 
 
 def test_where_the_queue_does_not_answer_nothing_is_a_leftover(tmp_path: Path):
@@ -157,7 +157,7 @@ def test_what_a_killed_job_left_on_its_node_goes_by_a_small_job_there(tmp_path: 
     assert gc.clear(store, [left]) == []
     (asked,) = [words for words in store.cluster.asked if words[0] == "srun"]
     assert "--nodelist=n2" in asked
-    assert asked[-4:] == ["rm", "-rf", "--", path]
+    assert asked[-5:] == ["rm", "-rf", "--", path, path.replace("/tmp/", "/dev/shm/")]
     assert gc.find(store) == []
 
 
