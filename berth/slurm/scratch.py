@@ -1,4 +1,4 @@
-"""What jobs that were killed left on their nodes: private directories in /tmp, which each run wrote down, and /dev/shm."""
+"""What killed jobs left on their nodes: private directories in /tmp, which each run wrote down, and shared memory."""
 
 import re
 from collections.abc import Sequence
