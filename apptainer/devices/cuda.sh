@@ -3,8 +3,6 @@
 # shellcheck disable=SC2034 # node.sh reads device_args
 # Needs messages.sh and `setting` of container.sh. Runs on every node, in the job step.
 
-device_probe=(true)
-
 device_prepare() { # RANKS: how many GPUs this node must show
     local -a given=()
     local -i visible

@@ -3,6 +3,7 @@
 # shellcheck disable=SC2034,SC2154 # node.sh reads device_args, and sets apptainer
 # Needs messages.sh and `setting` of container.sh. Runs on every node, in the job step.
 
+# Whether the container sees the cards; where it does not, device_contained is called.
 device_probe=(test -e /dev/accel)
 
 device_prepare() { # RANKS: how many cards this node must show
@@ -21,7 +22,7 @@ device_prepare() { # RANKS: how many cards this node must show
     setting HABANA_LOGS /tmp/habana_logs
 }
 
-# Called where the probe failed: a container with a small /dev of its own must be told of the cards. With the whole
+# A container with a small /dev of its own must be told of the cards. With the whole
 # /dev there is nothing to do, and binding them again would make them unusable (nodev).
 device_contained() {
     if "$apptainer" exec --help 2>/dev/null | grep -q -- --intel-hpu; then

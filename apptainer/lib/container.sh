@@ -3,7 +3,7 @@
 #
 #   image_check            the SIF is there, for this device and processor
 #   container_prepare      sets `container`, the words that begin every command in the image; needs `private`
-#   container_probe        try the image; falls back to unpacking it where it cannot be mounted
+#   container_probe        try the image; unpacks it where it cannot be mounted; sets `image`, what to run
 #   setting NAME VALUE     a variable inside the container; call it in the subshell that starts the program
 #   private_make DIR       the folders of a node's private directory; private_remove DIR
 #
@@ -70,18 +70,24 @@ _bindable() { [[ $1 != *[:,]* ]] || fail 64 "$1: Apptainer cannot bind a path wi
 
 container_probe() {
     local said
-    said=$("${container[@]}" ${device_args[@]+"${device_args[@]}"} "$sif" "${device_probe[@]}" 2>&1) && return
+    image=$sif
+    said=$("${container[@]}" "$image" true 2>&1) && return
     if [[ $said == *[Ff][Uu][Ss][Ee]* ]]; then
-        say "the image cannot be mounted on $(hostname -s), so it is unpacked: that takes minutes and as much space in /tmp"
-        container+=(--unsquash)
-        export APPTAINER_TMPDIR=$private/vartmp
-        "${container[@]}" "$sif" true 2>/dev/null && return
-    fi
-    if declare -F device_contained >/dev/null && "${container[@]}" "$sif" true 2>/dev/null; then
-        device_contained
-        return
+        say "the image cannot be mounted on $(hostname -s), so it is unpacked: that takes minutes, and space in /tmp"
+        image=$private/image
+        APPTAINER_TMPDIR=$private/vartmp "$apptainer" --silent build --sandbox "$image" "$sif" 2>/dev/null &
+        wait_beating $!
+        "${container[@]}" "$image" true 2>/dev/null && return
     fi
     fail 66 "${apptainer##*/} cannot run $sif on $(hostname -s): $(_container_reason "$said")"
+}
+
+# Wait for a process, and go on writing the record where there is one to write.
+wait_beating() { # PID
+    while kill -0 "$1" 2>/dev/null; do
+        sleep 1
+        if ((SECONDS % 5 == 0)) && declare -F record >/dev/null; then record; fi
+    done
 }
 
 _container_reason() { # WHAT IT SAID

@@ -56,7 +56,7 @@ _door_run() {
     setting LLM_USVC_PORT "$door_port"
     setting LLM_VLLM_ENDPOINT unix:///tmp/s/engine.sock
     setting LLM_API_KEYS_FILE /tmp/door_key
-    exec "${container[@]}" "$sif" python -P -m llm_service
+    exec "${container[@]}" "$image" python -P -m llm_service
 }
 
 # Over bash's own sockets: no program whose arguments would show the key, none that a node may lack.
@@ -89,6 +89,6 @@ watch_start() {
 
 _watch_run() {
     setting PYTHONNOUSERSITE 1
-    exec "${container[@]}" --bind "$run_dir" "$sif" python -P -m engine.watch --log "$run_dir/engine-0.log" \
+    exec "${container[@]}" --bind "$run_dir" "$image" python -P -m engine.watch --log "$run_dir/engine-0.log" \
         --socket /tmp/s/engine.sock --out "$run_dir/watch.json"
 }

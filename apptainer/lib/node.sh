@@ -94,7 +94,10 @@ trap 'finish $?' EXIT
 make_private
 container_prepare
 device_prepare "$ranks"
-container_probe
+((rank == 0)) || container_probe
+if declare -F device_contained >/dev/null && ! "${container[@]}" "$image" "${device_probe[@]}" 2>/dev/null; then
+    device_contained
+fi
 node_settings
 command=(python -P -m engine.serve)
 if [[ $executor == ray ]]; then
@@ -105,7 +108,7 @@ if [[ $executor == ray ]]; then
     if ((rank > 0)); then wait_for "$ray_pid" && exit; exit $?; fi
     ray_head_environ
 fi
-"${container[@]}" ${device_args[@]+"${device_args[@]}"} "$sif" "${command[@]}" &
+"${container[@]}" ${device_args[@]+"${device_args[@]}"} "$image" "${command[@]}" &
 server=$!
 ((rank > 0)) || printf '%s\n' "$server" >"$private/server.pid"
 wait_for "$server"

@@ -19,12 +19,10 @@ def jobs(alice: User, checkout: Checkout, stub_sif: str) -> Jobs:
     return Jobs.make(alice, checkout, stub_sif)
 
 
-def kill(job: Job, pattern: str) -> None:
-    """Kill what the pattern finds on the job's node, in this job alone."""
-    script = (
-        'for pid in $(pgrep -u alice -f "$1"); do grep -qz "SLURM_JOB_ID=$0$" /proc/$pid/environ && kill -9 $pid; done'
-    )
-    job.user("bash", "-c", f"{script}; true", job.id, pattern, node=job.wait()["node"])
+def kill(job: Job, pattern: str, variable: str) -> None:
+    """Kill the process of this job that the pattern finds on its node: it has that variable in its environment."""
+    script = 'for pid in $(pgrep -u alice -f "$1"); do grep -qxz "$0" /proc/$pid/environ && kill -9 $pid && exit; done'
+    job.user("bash", "-c", f"{script}; exit 1", variable, pattern, node=job.wait()["node"])
 
 
 def leftovers(job: Job) -> str:
@@ -68,7 +66,7 @@ def test_scancel_alone_also_ends_with_a_word_and_leaves_nothing(jobs: Jobs, alic
 
 def test_a_killed_engine_fails_the_job_with_its_node(jobs: Jobs) -> None:
     with jobs.serving() as job:
-        kill(job, "stub_vllm")
+        kill(job, "stub_vllm", f"VLLM_PORT={job.wait()['port'] + 2}")
         said = job.wait("failed")
         assert said["reason"].startswith(f"the engine on {said['node']} (rank 0) was killed by signal 9")
         assert job.exit_code() == "137:0"
@@ -83,7 +81,7 @@ def test_a_step_that_is_ended_from_outside_fails_the_job(jobs: Jobs, alice: User
 
 def test_a_door_that_dies_is_started_again(jobs: Jobs) -> None:
     with jobs.serving() as job, job.client() as client:
-        kill(job, "python -P -m llm_service")
+        kill(job, "python -P -m llm_service", f"LLM_USVC_PORT={job.wait()['port']}")
 
         def answers() -> bool:
             try:
