@@ -33,18 +33,16 @@ _label_must_be() { # LABEL VALUE WHY
 private_make() { # DIR
     mkdir -p "$1"/{home,tmp,vartmp,cache} "$1/tmp/s"
     chmod 0700 "$1"
-    # Processes that are killed leave their shared memory behind: in a folder of the job's own it goes with the job.
-    shared_memory=/dev/shm/${1##*/}
-    [[ -d $shared_memory ]] || mkdir -m 0700 "$shared_memory" 2>/dev/null || shared_memory=''
     # Apptainer's own files would go to the caller's home.
     export APPTAINER_CACHEDIR=$1/cache APPTAINER_CONFIGDIR=$1/cache SINGULARITY_CACHEDIR=$1/cache
 }
 
-private_remove() { [[ ${1##*/} != berth-* ]] || rm -rf "$1" "/dev/shm/${1##*/}"; }
+private_remove() { [[ ${1##*/} != berth-* ]] || rm -rf "$1"; }
 
+# /dev/shm is the node's: Apptainer binds nothing else to it, and its own with --contain would be too small.
 container_prepare() {
     local bind
-    local -a binds=("$private/tmp:/tmp" "$private/vartmp:/var/tmp" "${shared_memory:+$shared_memory:/dev/shm}")
+    local -a binds=("$private/tmp:/tmp" "$private/vartmp:/var/tmp")
     container=("$apptainer" --quiet exec --no-eval --cleanenv --no-mount cwd --home "$private/home:/home/berth"
         --pwd /home/berth)
     mapfile -t -O "${#binds[@]}" binds <<<"$container_binds"
