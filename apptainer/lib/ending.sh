@@ -32,8 +32,12 @@ drain() { # WHY
     # First the door: it takes no new request, and lets those that run finish through the engine.
     running "$door_pid" && kill -TERM "$door_pid"
     _wait_until "$deadline" "$door_pid"
-    # Only the server: see node.sh.
-    if [[ -s $private/server.pid ]]; then kill -TERM "$(<"$private/server.pid")" 2>/dev/null; fi
+    # Only the server: see node.sh. Where there is none yet, nothing is lost with the step.
+    if [[ -s $private/server.pid ]]; then
+        kill -TERM "$(<"$private/server.pid")" 2>/dev/null
+    else
+        kill -TERM "$step_pid" 2>/dev/null
+    fi
     _wait_until "$deadline" "$step_pid"
     if running "$step_pid"; then
         say "the engine did not end within $DRAIN_SECONDS seconds"

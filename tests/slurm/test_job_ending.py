@@ -56,6 +56,19 @@ def test_an_answer_that_runs_is_finished_before_it_stops(jobs: Jobs, signal: str
         assert not leftovers(job)
 
 
+@pytest.mark.parametrize("loads", [True, False], ids=["while it loads", "before"])
+def test_a_job_that_is_not_ready_stops_at_once(jobs: Jobs, loads: bool) -> None:
+    job = jobs.submit(jobs.env("STUB_LOAD_SECONDS=300\n"))
+    log = job.here / "engine-0.log"
+    wait_until(lambda: bool(job.endpoint()), 60, "a first word")
+    if loads:
+        wait_until(lambda: log.exists() and "Starting to load" in log.read_text(), 60, "the engine")
+    job.signal("TERM")
+    assert job.wait("stopped")["reason"] == "asked to stop"
+    assert job.exit_code() == "0:0"
+    assert not leftovers(job)
+
+
 def test_scancel_alone_also_ends_with_a_word_and_leaves_nothing(jobs: Jobs, alice: User) -> None:
     with jobs.serving() as job:
         alice("scancel", job.id)

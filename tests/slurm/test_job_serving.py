@@ -165,3 +165,20 @@ def test_a_second_job_on_the_node_works_and_the_home_stays_as_it_was(job: Job, j
         assert refused.status_code == 401
     alice.wait_until_ended(second.id)
     assert home(alice) == before
+
+
+def test_a_model_in_a_folder_a_store_for_reading_and_a_key_of_ones_own(
+    jobs: Jobs, alice: User, checkout: Checkout
+) -> None:
+    folder, models = f"{jobs.store}/a model", f"{jobs.store}/others"
+    alice("cp", "-r", f"{checkout.path}/models/demo", folder)
+    alice("mkdir", "-m", "0500", models)
+    site = jobs.write("shared.env", f"SITE_SCRATCH={jobs.store.removesuffix('/berth')}\nSITE_MODELS={models}\n")
+    text = f"LLM_VLLM_MODEL_NAME={folder}\nVLLM_API_KEY=open-sesame-7319\nSTUB_DUMP=/cache/vllm/folder\n"
+    with jobs.serving(jobs.env(text), script_options=("--site", site)) as job, job.client() as client:
+        assert job.key == "open-sesame-7319"
+        assert client.get("/v1/models").json()["data"][0]["id"] == folder
+        found = jobs.dump("folder")
+        assert found["argv"][2] == folder
+        assert found["environ"]["HF_HUB_OFFLINE"] == "1"
+        assert "VLLM_API_KEY" not in found["environ"]  # nobody but the door asks for it

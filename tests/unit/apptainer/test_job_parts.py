@@ -1,13 +1,15 @@
 """The small parts of the job script, each by itself: ports, JSON, reasons, addresses, ranks, models."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.job_script import bash
+from tests.support.job_script import APPTAINER, bash
 
 relaxed = settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -220,8 +222,26 @@ def test_a_name_that_no_site_file_has_is_refused(tmp_path: Path) -> None:
     assert "SITE_PARTITON: no such name in a site file" in done.stderr
 
 
+def test_the_job_script_says_how_it_is_called(tmp_path: Path) -> None:
+    script = APPTAINER / "serve.sbatch"
+    for words in ((), ("--no-such-option", "x.env")):
+        done = subprocess.run(["bash", script, *words], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 64
+        assert "sbatch [sbatch options] apptainer/serve.sbatch [options] ENVFILE" in done.stdout
+        assert "set -uo pipefail" not in done.stdout
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    done = subprocess.run(["bash", script, "x.env"], capture_output=True, text=True, cwd=tmp_path, env=outside)
+    assert done.returncode == 64
+    assert "this is a job script" in done.stderr
+
+
+def test_only_what_is_right_everywhere_stands_in_the_header() -> None:
+    lines = (APPTAINER / "serve.sbatch").read_text(encoding="utf-8").splitlines()
+    options = {line.split("=")[0].removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH ")}
+    assert options == {"job-name", "ntasks-per-node", "signal", "requeue", "open-mode", "output"}
+
+
 def test_the_site_files_that_come_along_are_read() -> None:
-    root = Path(__file__).resolve().parents[3] / "apptainer"
-    for file in (root / "site.env.example", *root.glob("sites/*.env")):
+    for file in (APPTAINER / "site.env.example", *APPTAINER.glob("sites/*.env")):
         done = bash('read_site "$1"', file, parts=["lib/messages", "lib/envfile", "lib/site"])
         assert done.returncode == 0, done.stderr
