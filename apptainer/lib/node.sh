@@ -112,4 +112,6 @@ fi
 server=$!
 ((rank > 0)) || printf '%s\n' "$server" >"$private/server.pid"
 wait_for "$server"
-exit $?
+code=$?
+[[ $executor != ray ]] || ray_stop_node
+exit "$code"

@@ -35,6 +35,20 @@ def build_stub_image() -> str:
     return STUB_IMAGE
 
 
+def build_ray_image(engine: str) -> str:
+    """Build the Ray layer on an engine's image and return its name."""
+    arguments = ["--build-arg", f"ENGINE_IMAGE={engine}"]
+    if index := os.environ.get("PIP_INDEX_URL"):
+        arguments += ["--build-arg", f"PACKAGE_INDEX={index}"]
+    authorities = os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt"
+    tag = f"{engine.partition(':')[0]}-ray:checkout"
+    arguments += ["--secret", f"id=ca,src={authorities}", "--tag", tag]
+    command = ["docker", "build", "--quiet", "--file", "apptainer/ray.Dockerfile", *arguments, "."]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"building the Ray layer failed: {done.stderr[-2000:]}"
+    return tag
+
+
 def missing(image: str) -> str | None:
     """Why there can be no SIF of `image`, or None."""
     return None if _identity(image) else f"no image {image} here (scripts/test slurm builds it)"
