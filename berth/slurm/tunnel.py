@@ -39,10 +39,11 @@ def route(endpoint: EndpointFile, cluster: Cluster, site: Site) -> Route:
     """The way to a run's door on this site. Raises nothing: an endpoint that has no port yet gets port 0."""
     login = cluster.destination
     if site.transport == "job":
-        port = endpoint.login_port or 0
-        # The job's tunnel ends on the loopback interface of one login node, which need not be the one ssh chose.
-        if login and site.tunnel_host and site.tunnel_host != login.rpartition("@")[2]:
-            return Route(LOOPBACK, port, _same_user(login, site.tunnel_host), login)
+        # The job's tunnel ends on the loopback interface of one machine, which need not be the one that ssh chose.
+        port, host = endpoint.login_port or 0, site.tunnel_host.rpartition("@")[2]
+        here = login.rpartition("@")[2] if login else socket.gethostname()
+        if host and host.partition(".")[0] != here.partition(".")[0]:
+            return Route(LOOPBACK, port, _same_user(login or site.tunnel_host, host), login)
         return Route(LOOPBACK, port, login)
     if site.transport == "jump":
         node = _same_user(login, endpoint.node) if login else endpoint.node

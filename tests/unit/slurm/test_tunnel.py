@@ -40,6 +40,12 @@ def test_each_transport_has_its_way_from_the_login_node_and_from_a_laptop(
 def test_a_reverse_tunnel_to_another_login_node_is_reached_through_the_one_that_is_known() -> None:
     site = Site(login="me@login", transport="job", tunnel_host="login2")
     assert route(ENDPOINT, Cluster("me@login"), site) == Route("127.0.0.1", 31000, "me@login2", "me@login")
+    assert route(ENDPOINT, Cluster(), site) == Route("127.0.0.1", 31000, "login2")
+
+
+def test_a_reverse_tunnel_to_this_very_login_node_needs_no_ssh() -> None:
+    site = Site(transport="job", tunnel_host=f"me@{socket.gethostname()}.cluster.example")
+    assert route(ENDPOINT, Cluster(), site) == Route("127.0.0.1", 31000)
 
 
 def test_a_tunnel_has_a_connection_of_its_own_and_fails_when_it_cannot_forward() -> None:
