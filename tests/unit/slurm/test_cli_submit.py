@@ -145,6 +145,7 @@ def test_the_jobs_settings_are_literal_and_hold_no_secret(tmp_path: Path) -> Non
         VLLM_MAX_MODEL_LEN="4096",
         VLLM_ADDITIONAL_CONFIG='\'{"a": "$b c"}\'',
         VLLM_DTYPE="",
+        HF_TOKEN="",
     )
     text = submit.job_env(submit.job_settings(deployment))
     assert 'VLLM_ADDITIONAL_CONFIG={"a": "$b c"}\n' in text
