@@ -34,8 +34,15 @@ def open_door(store: Store, name: str, port: int | None, attached: bool, progres
     exit code 2 for an unknown name, 3 for a login node out of reach, 1 for a deployment without job or not reached.
     """
     place = directory(name)
-    place.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (place / "endpoints").mkdir(exist_ok=True, mode=0o700)
+    try:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (place / "endpoints").mkdir(exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise failed(
+            f"{place} cannot be made: {error.strerror}",
+            "run Berth from a checkout of your own",
+            Exit.MISSING_PREREQUISITE,
+        ) from error
     with processes.exclusive(place / "starting"):
         new = not processes.is_held(place / "lock")
         if new:
