@@ -1,5 +1,6 @@
 """The login node, this machine or one reached by SSH: runs programs there, and reads and writes its files."""
 
+import contextlib
 import io
 import os
 import shlex
@@ -121,8 +122,11 @@ class Cluster:
     def read_each(self, directory: str, pattern: str) -> dict[str, bytes]:
         """The files below a directory that match a shell pattern, by their paths in it, in one go."""
         if self.destination is None:
-            found = sorted(Path(directory).glob(pattern))
-            return {str(file.relative_to(directory)): file.read_bytes() for file in found if file.is_file()}
+            found: dict[str, bytes] = {}
+            for file in sorted(Path(directory).glob(pattern)):
+                with contextlib.suppress(OSError):  # gone since, or not for this user
+                    found[str(file.relative_to(directory))] = file.read_bytes()
+            return found
         _, out, _ = self._raw(["sh", "-c", _READ_EACH, "sh", directory, pattern], None, 60)
         parts = out.split(b"\0")[:-1]
         return {name.decode(): data for name, data in zip(parts[::2], parts[1::2], strict=False)}
@@ -173,8 +177,10 @@ class Cluster:
 
     def follow(self, path: str, lines: int | None = 10) -> Iterator[str]:
         """The last `lines` lines of a file (None: all), then lines as they come, until the caller stops asking."""
+        from berth.children import die_with_parent
+
         start = "+1" if lines is None else str(lines)
-        command = self.command(["tail", "-n", start, "-F", "--", path])
+        command, parent = self.command(["tail", "-n", start, "-F", "--", path]), os.getpid()
         with subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -182,6 +188,7 @@ class Cluster:
             stderr=subprocess.DEVNULL,
             text=True,
             errors="replace",
+            preexec_fn=lambda: die_with_parent(parent),
         ) as process:
             try:
                 for line in process.stdout or ():
