@@ -1,24 +1,28 @@
 # shellcheck shell=bash
 # The settings: what the env files say, and what of it goes where.
-# shellcheck disable=SC2034,SC2154 # see serve.sbatch
+# shellcheck disable=SC2004,SC2034,SC2154 # see serve.sbatch; the arrays are associative
 #
 #   read_settings      fill `settings`; sets device, model, executor; ends the job with code 64 for what cannot be
+#   deployment_name    print the name of a model's deployment
 #   make_secrets       the key and the token as files of the deployment; they leave the settings
 #   engine_settings    hand the engine's settings to the containers that are started from here on
 
 declare -A settings=() from_files=()
 
 read_settings() {
-    local file name
+    local file name pair
+    local -A shell=()
+    # The environment alone: a variable of this script is no setting, whatever its name.
+    while IFS= read -rd '' pair; do shell[${pair%%=*}]=${pair#*=}; done < <(env -0)
     for file in "${env_files[@]}"; do
-        if [[ -n $deployment && $file == "$deployment/job.env" ]]; then
+        if [[ -n $deployment && $file -ef $deployment/job.env ]]; then
             # Merged by `berth up`: quotes are gone, and the shell has had its say.
             read_env_file "$file" settings literal
         else
             read_env_file "$file" from_files
         fi
     done
-    for name in "${!from_files[@]}"; do settings[$name]=${!name-${from_files[$name]}}; done
+    for name in "${!from_files[@]}"; do settings[$name]=${shell[$name]-${from_files[$name]}}; done
     device=${settings[LLM_DEVICE]:-}
     model=${settings[LLM_VLLM_MODEL_NAME]:-${settings[VLLM_MODEL]:-}}
     [[ -r $job_dir/devices/$device.sh && -n $device ]] ||
@@ -33,6 +37,15 @@ read_settings() {
         ;;
     esac
     [[ $model != /* || -e $model ]] || fail 64 "LLM_VLLM_MODEL_NAME: $model is not there (the nodes must see it)"
+}
+
+# meta-llama/Llama-3.1-8B is llama-3.1-8b, as `berth up` names it.
+deployment_name() { # MODEL
+    local LC_ALL=C name=$1
+    while [[ $name == */ ]]; do name=${name%/}; done
+    name=$(tr '[:upper:]' '[:lower:]' <<<"${name##*/}" | sed -E 's/[^a-z0-9._-]+/-/g; s/^[-._]+//; s/[-._]+$//')
+    name=${name:0:63}
+    printf '%s\n' "${name:-model}"
 }
 
 make_secrets() {

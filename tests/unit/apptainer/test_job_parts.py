@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from berth.slurm import submit
 from tests.support.job_script import APPTAINER, bash
 
 relaxed = settings(
@@ -161,6 +162,46 @@ def test_ranks_are_spread_over_the_nodes(given: dict[str, str], nodes: int, rank
     done = bash(f"{said}ranks_per_node {nodes}", parts=["lib/messages", "lib/parallel"])
     assert ranks in (done.stdout + done.stderr)
     assert done.returncode == (64 if "nodes" in ranks else 0)
+
+
+SETTINGS = """
+job_dir=$1 deployment=$2 checkout=/elsewhere env_files=("${@:3}")
+read_settings
+for name in "${!settings[@]}"; do printf '%s=%s\\n' "$name" "${settings[$name]}"; done
+"""
+
+
+def read_settings(tmp_path: Path, *files: Path, **environ: str) -> dict[str, str]:
+    parts = ["lib/messages", "lib/envfile", "lib/settings"]
+    done = bash(SETTINGS, APPTAINER, tmp_path, *files, parts=parts, environ=environ)
+    assert done.returncode == 0, done.stderr
+    return dict(line.split("=", 1) for line in done.stdout.splitlines())
+
+
+def test_later_files_win_and_the_shell_wins_for_names_that_they_set(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.env", tmp_path / "two.env"
+    one.write_text("LLM_DEVICE=cpu\nLLM_VLLM_MODEL_NAME=demo\nA=1\nB=1\nC=1\n")
+    # Names that the script itself uses are no different from others.
+    two.write_text("B=2\nC=2\njob_dir=x\nname=y\nfile=z\n_env_into=v\n")
+    found = read_settings(tmp_path, one, two, C="3", D="3")
+    usual = {"LLM_DEVICE": "cpu", "LLM_VLLM_MODEL_NAME": "demo"}
+    assert found == {**usual, "A": "1", "B": "2", "C": "3", "job_dir": "x", "name": "y", "file": "z", "_env_into": "v"}
+
+
+def test_what_berth_merged_is_literal_and_the_shell_has_had_its_say(tmp_path: Path) -> None:
+    merged = tmp_path / "job.env"
+    merged.write_text("LLM_DEVICE=cpu\nLLM_VLLM_MODEL_NAME=demo\nA='$x' # y\nB=1\n")
+    found = read_settings(tmp_path, merged, B="3")
+    assert found == {"LLM_DEVICE": "cpu", "LLM_VLLM_MODEL_NAME": "demo", "A": "'$x' # y", "B": "1"}
+
+
+@given(models=st.lists(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=70), max_size=30))
+@relaxed
+def test_a_deployment_is_named_as_berth_up_names_it(models: list[str]) -> None:
+    models = ["meta-llama/Llama-3.1-8B", "/models/My Model/", "a--b", "..", *models]
+    parts = ["lib/messages", "lib/envfile", "lib/settings"]
+    done = bash('for model; do deployment_name "$model"; done', *models, parts=parts)
+    assert done.stdout.splitlines() == [submit.slug(model) for model in models]
 
 
 def make_model(store: Path, *files: str, index: tuple[str, ...] = ()) -> Path:
