@@ -84,11 +84,12 @@ class Plan:
     def commands(self) -> list[str]:
         """What a dry run prints: the same by hand, with a name in place of the temporary directory's."""
         target = self.output.with_name(f".{self.output.name}.new")
-        environ = [f"{name}={value}" for name, value in _places(self.output.parent / ".sif").items()]
-        lines = [shlex.join(["env", *environ, *self.build(target)] if environ else self.build(target))]
+        scratch = self.output.parent / ".sif"
+        environ = [f"{name}={value}" for name, value in _places(scratch).items()]
+        lines = [shlex.join(["mkdir", "-p", str(scratch)]), shlex.join(["env", *environ, *self.build(target)])]
         if self.key:
             lines.append(shlex.join([self.program, "sign", "--key", self.key, str(target)]))
-        return [*lines, shlex.join(["mv", str(target), str(self.output)])]
+        return [*lines, shlex.join(["mv", str(target), str(self.output)]), shlex.join(["rm", "-r", str(scratch)])]
 
 
 def settle(device: str, output: Path | None, site_file: Path | None) -> tuple[str, Path]:

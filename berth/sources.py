@@ -49,7 +49,7 @@ def find(text: str) -> Source:
     if kind == "docker-daemon" and re.fullmatch(r"[^\s:]+(:\d+/[^\s:]+)?:[\w.-]+", place):
         return _in_engine(place)
     if kind == "docker-archive" and place:
-        return _in_file(Path(place))
+        return _in_file(Path(place).absolute())
     if kind == "docker" and re.fullmatch(r"//[^\s@]+@sha256:[0-9a-f]{64}", place):
         return Source("docker", place.removeprefix("//"), place.partition("@")[2])
     if kind == "docker":

@@ -149,7 +149,7 @@ def verify(program: str, sif: str, key: str) -> None:
         return
     if "no signature" in text.lower() or "signature not found" in text.lower():
         raise failed(f"{sif} is not signed", "sign it when it is made: --sign KEY.pem")
-    if "pem" in text.lower():
+    if "failed to load key material" in text.lower():
         raise _pem("verify", key, "public", said)
     raise failed(
         f"{sif} was not signed with the key that belongs to {key}, or was changed since",

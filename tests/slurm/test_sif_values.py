@@ -95,7 +95,7 @@ def known_names() -> list[str]:
 
 
 def lines(values: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Each value, with its line, by its name. Quotes mean something in names that Berth knows, and nothing in others."""
+    """Each value, with its line, by its name. Quotes mean something in names that Berth knows, elsewhere nothing."""
     made = {}
     known, unknown = iter(known_names()), (f"HOSTILE_{number}" for number in itertools.count())
     for value in values:
