@@ -74,9 +74,10 @@ def make(lab: Lab, image: str, name: str) -> str:
             squash = "-comp zstd -Xcompression-level 1"
             build = ["apptainer", "--quiet", "build", "--force", "--mksquashfs-args", squash]
             alice = lab.user("alice")
-            alice(*build, f"{path}.new", f"docker-archive:{path}.tar", timeout=600)
+            alice(*build, f"{path}.new", f"docker-archive:{path}.tar", timeout=1200)
             alice("mv", f"{path}.new", path)
         finally:
             archive.unlink(missing_ok=True)
+            lab.outside(f"{path}.new").unlink(missing_ok=True)
         made_from.write_text(identity)
     return path
