@@ -145,7 +145,7 @@ def start(deployment: Deployment, runtime: Runtime, progress: Progress, attached
 def describe(status: Status) -> list[tuple[str, str]]:
     """A status as rows of a table."""
     rows = [("state", status.state)]
-    if not status.stopped:
+    if not status.stopped or status.parts:
         rows += [("runtime", status.runtime), ("device", status.device), ("model", status.model)]
         rows += [("env files", ", ".join(status.files))] if status.files else []
         rows += [(part.name, f"{part.state}{f' ({part.detail})' if part.detail else ''}") for part in status.parts]
