@@ -33,7 +33,8 @@ class Wait:
         pause = POLL_S if self.store.cluster.destination is None else 2 * POLL_S
         while True:
             runs = [run for run in self.store.endpoints(self.deployed.name) if run.job in self.deployed.jobs]
-            if ready := next((run for run in runs if run.state == "ready"), None):
+            ready = next((run for run in reversed(runs) if run.state == "ready"), None)
+            if ready and not ready.stale(self.store.now()):
                 return ready
             self._ask_queue()
             self._give_up(runs)
@@ -55,7 +56,8 @@ class Wait:
 
     def _give_up(self, runs: Sequence[EndpointFile]) -> None:
         leaders = self._leaders()
-        if leaders and all(job.over for job in leaders):
+        # A chain that is come back to goes on without its first job.
+        if leaders and all(job.over for job in leaders) and not any(job.running for job in self._jobs):
             self._cancel_rest()
             raise BerthError(failure(self.store, self.deployed, leaders[-1], runs[-1] if runs else None))
         waiting = [job for job in leaders if job.pending]

@@ -223,3 +223,23 @@ def test_an_unknown_name_gets_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(BerthError) as caught:
         where.known("lama")
     assert (str(caught.value), caught.value.problems[0].hint) == ("lama: no such deployment", "did you mean llama?")
+
+
+def test_a_chain_that_is_come_back_to_is_not_given_up_for_its_first_jobs_end(tmp_path: Path) -> None:
+    said = squeue("12", "COMPLETED") + squeue("13", "RUNNING") + squeue("14", "PENDING", "Dependency")
+    where = fake_slurm.store(tmp_path, squeue=said, scancel="")
+    after = ["sbatch", "--dependency=after:12+5"]
+    chain = Deployed("a", "cpu", "demo", jobs=["12", "13", "14"], sbatch=[["sbatch"], after, after])
+    where.save(chain)
+    one = waiting.Wait(where, chain, Shown(), 60)
+    one._ask_queue()
+    one._give_up([])
+    assert all("scancel" not in words for words in where.cluster.asked)  # type: ignore[attr-defined]
+
+
+def test_a_run_that_died_ready_is_not_ready(tmp_path: Path) -> None:
+    where = fake_slurm.store(tmp_path, squeue=squeue("12", "NODE_FAIL"))
+    fake_slurm.run(where, "a", "12", state="ready", heartbeat=time.time() - 1000)
+    code, sentence, _ = failed(where)
+    assert code == 1
+    assert "a node failed" in sentence
