@@ -64,10 +64,11 @@ class ChatEndpoint:
         call = dialects.parse(form, fields, raw, disable_streaming=self._settings.disable_streaming)
         exchange.stream = call.stream
         give_up_at = self._pool.patience()
-        limit_at = asyncio.get_running_loop().time() + self._settings.first_byte_seconds
+        limit_at: float | None = None
         lost = False
         while True:
             engine = await self._pool.pick(call.model or self._settings.model, give_up_at)
+            limit_at = limit_at or asyncio.get_running_loop().time() + self._settings.first_byte_seconds
             try:
                 with engine.at_work():
                     return await self._ask(engine, call, exchange, writer, limit_at)

@@ -1,6 +1,7 @@
 """Reading the settings from the environment: every problem at once, each with a hint that names the fix."""
 
 import difflib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def load(environ: Mapping[str, str], key_file: Path = KEY_FILE) -> Settings:
     given = cleaned(environ)
     problems = _unknown(given)
     values = {name: given[name] for name in _FIELDS if name in given}
-    for step in (_fill_endpoint, _fill_key, _check_keys_file, _check_server):
+    for step in (_fill_endpoint, _fill_key, _check_directory, _check_keys_file, _check_server):
         try:
             step(given, values, key_file)
         except SettingsError as error:
@@ -103,6 +104,18 @@ def _unreadable(path: Path, error: Exception) -> SettingsError:
     return SettingsError(
         [(f"The engine's key cannot be read from {path}: {reason}.", "Let VLLM_API_KEY_FILE name a readable file.")]
     )
+
+
+def _check_directory(_given: Mapping[str, str], values: dict[str, str], _: Path) -> None:
+    path = values.get("LLM_VLLM_ENDPOINT", "")
+    # One that is not there yet may come with the first job.
+    if not path.startswith("/") or not os.path.exists(path):
+        return
+    is_directory = os.path.isdir(path)
+    if not (is_directory and os.access(path, os.R_OK | os.X_OK)):
+        reason = "this user may not read it" if is_directory else "it is no directory"
+        hint = "Name the directory in which the engines' jobs keep their endpoint.json, or put unix:// before a socket."
+        raise SettingsError([(f"LLM_VLLM_ENDPOINT={path} is not accepted: {reason}.", hint)])
 
 
 def _check_keys_file(given: Mapping[str, str], _values: dict[str, str], _: Path) -> None:

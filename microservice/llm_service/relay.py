@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from llm_service.errors import EngineLost, EngineNotReady, EngineTimeout, Servic
 
 # vLLM closes idle connections after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE); a request sent at that moment would be lost.
 KEEP_ALIVE_SECONDS = 3.0
+# A machine that loses its power says nothing: after 15 s of silence its kernel is asked three times, 5 s apart. What
+# was sent and not acknowledged is given up after 30 s (milliseconds here), not after Linux' quarter of an hour.
+_GONE_MACHINE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 LARGE_BODY_BYTES = 2**20  # aiohttp warns above this
 
 
@@ -73,6 +77,17 @@ def translated(error: BaseException, *, unanswered: bool = False) -> ServiceErro
     return EngineLost("The engine closed the connection before its answer was complete.", unanswered=unanswered)
 
 
+def watchful_socket(info: aiohttp.AddrInfoType) -> socket.socket:
+    """Make a socket that notices within half a minute that the machine at its other end is gone."""
+    family, kind, protocol, _, _ = info
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _GONE_MACHINE.items():
+        if hasattr(socket, name):  # Linux has them all
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made
+
+
 class Relay:
     """Connections to one engine, for chat requests and for looking at its state.
 
@@ -98,7 +113,9 @@ class Relay:
     def _session(self, **how: Any) -> aiohttp.ClientSession:
         path = self._address.socket
         return aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(path, limit=0, **how) if path else aiohttp.TCPConnector(limit=0, **how),
+            connector=aiohttp.UnixConnector(path, limit=0, **how)
+            if path
+            else aiohttp.TCPConnector(limit=0, socket_factory=watchful_socket, **how),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_seconds),
             trust_env=not goes_direct(self._address.base),
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_service.address import Address
 from llm_service.loading import SettingsError, load
 from llm_service.settings import Settings, StreamFormat
 
@@ -70,6 +71,9 @@ def test_the_engines_port_is_followed_when_no_endpoint_is_given() -> None:
         ("LLM_VLLM_ENDPOINT", "http://engine:port"),
         ("LLM_VLLM_ENDPOINT", "http://user:pass@engine"),
         ("LLM_VLLM_ENDPOINT", "unix://relative.sock"),
+        ("LLM_VLLM_ENDPOINT", "http://a:1,/a/directory"),
+        ("LLM_VLLM_ENDPOINT", "http://a:1,,http://b:1"),
+        ("LLM_POOL_WAIT_SECONDS", "-1"),
         ("LLM_VLLM_ENDPOINT", "unix:///" + "a" * 107),
         ("LLM_STREAM_FORMAT", "xml"),
         ("LLM_CONNECTOR", "openai"),
@@ -85,6 +89,25 @@ def test_a_bad_value_names_the_setting_the_value_and_what_is_accepted(name: str,
     [(sentence, hint)] = problems({name: value})
     assert sentence == f"{name}={value} is not accepted."
     assert hint
+
+
+def test_several_engines_are_named_with_commas_between() -> None:
+    settings = loaded(LLM_VLLM_ENDPOINT="http://a:1/v1/, unix:///b.sock,http://a:1", VLLM_API_KEY="key")
+    assert settings.engines == (Address("http://a:1", "key"), Address("unix:///b.sock", "key"))
+    assert settings.directory is None
+
+
+def test_a_directory_may_name_the_engines_and_need_not_be_there_yet(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "later"):
+        settings = loaded(LLM_VLLM_ENDPOINT=f"{path}/")
+        assert (settings.directory, settings.engines) == (path, ())
+
+
+def test_a_file_where_a_directory_should_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "endpoint.json").touch()
+    [(sentence, hint)] = problems({"LLM_VLLM_ENDPOINT": f"{tmp_path}/endpoint.json"})
+    assert sentence == f"LLM_VLLM_ENDPOINT={tmp_path}/endpoint.json is not accepted: it is no directory."
+    assert "unix://" in hint
 
 
 def test_a_bad_key_is_refused_and_not_shown() -> None:
