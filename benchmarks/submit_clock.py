@@ -59,6 +59,13 @@ def berth(plan: dict[str, Any]) -> dict[str, Any]:
     return {"job": facts["jobs"][-1], "address": json.loads(run_file.read_text())["base_url"]}
 
 
+def complaints(log: Path) -> str:
+    """The errors that end the tracebacks of a log, else its last lines."""
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    errors = [line for line in lines if line.partition(":")[0].endswith(("Error", "error"))]
+    return "\n".join(dict.fromkeys(errors or lines[-3:]))
+
+
 def vec_inf(plan: dict[str, Any]) -> dict[str, Any]:
     """`vec-inf launch`, then requests to the address in its record, until one is answered or the job has ended."""
     said = run([plan["program"], "launch", "demo", "--json-mode", *plan["options"]], "vec-inf launch", plan["environ"])
@@ -72,9 +79,7 @@ def vec_inf(plan: dict[str, Any]) -> dict[str, Any]:
             address = json.loads(record.read_text()).get("server_address", "")
         state = subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True).stdout.strip()
         if state not in ("PENDING", "CONFIGURING", "RUNNING"):
-            errors = record.with_suffix(".err")
-            last = errors.read_text(errors="replace").strip().splitlines()[-3:] if errors.exists() else []
-            raise Stuck(f"job {job} ended before it answered", "\n".join(last))
+            raise Stuck(f"job {job} ended before it answered", complaints(record.with_suffix(".err")))
     return {"job": job, "address": address.removesuffix("/v1")}
 
 

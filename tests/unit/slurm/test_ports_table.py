@@ -144,3 +144,11 @@ def test_a_planted_link_is_replaced_and_not_followed(machine: Machine, tmp_path:
     (machine.table / f"{port}.{os.getuid()}").symlink_to(precious)
     assert machine.claim(port) == port
     assert precious.read_text() == "kept"
+
+
+def test_a_link_to_a_claim_is_no_claim(machine: Machine, tmp_path: Path) -> None:
+    port = free_port()
+    machine.table.mkdir(mode=0o1777)
+    (tmp_path / "elsewhere").write_text(f"{port}\tm\tn\tw\t{int(time.time())}\n")
+    (machine.table / f"{port}.4242").symlink_to(tmp_path / "elsewhere")
+    assert _rows(machine.run("list").stdout) == []
