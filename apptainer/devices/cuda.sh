@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # CUDA: the host's driver comes with --nv; which GPUs are this job's is Slurm's word, CUDA_VISIBLE_DEVICES.
-# shellcheck disable=SC2034 # node.sh reads device_args
+# shellcheck disable=SC2034 # node.sh reads device_args, ray.sh ray_args
 # Needs messages.sh and `setting` of container.sh. Runs on every node, in the job step.
 
 device_prepare() { # RANKS: how many GPUs this node must show
@@ -52,4 +52,9 @@ cuda_indices() {
         numbers=$CUDA_VISIBLE_DEVICES
     fi
     printf '%s\n' "$numbers"
+}
+
+# What Ray is told of this node's GPUs.
+device_ray() { # RANKS
+    ray_args=(--num-gpus "$1")
 }

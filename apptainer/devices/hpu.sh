@@ -34,3 +34,8 @@ device_contained() {
         [[ ! -e $folder ]] || device_args+=(--bind "$folder")
     done
 }
+
+# What Ray is told of this node's cards; vLLM asks it for the resource HPU.
+device_ray() { # RANKS
+    ray_args=(--resources "{\"HPU\": $1}")
+}

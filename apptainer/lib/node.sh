@@ -104,8 +104,8 @@ if [[ $executor == ray ]]; then
     # shellcheck source=/dev/null
     source "$job_dir/lib/ray.sh" || exit 70
     ray_start_node || exit $?
-    # Followers are done when Ray is; the head serves on it.
-    if ((rank > 0)); then wait_for "$ray_pid" && exit; exit $?; fi
+    # vLLM is started on the head alone, and finds the others through Ray.
+    if ((rank > 0)); then ray_follow && exit; exit $?; fi
     ray_head_environ
 fi
 "${container[@]}" ${device_args[@]+"${device_args[@]}"} "$image" "${command[@]}" &
