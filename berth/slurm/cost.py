@@ -133,18 +133,17 @@ def accounting(cluster: Cluster, jobs: Sequence[str]) -> list[Account] | None:
 
 
 def parse(text: str) -> list[Account]:
-    """The lines of `sacct -P -D`, the lives of a requeued job added up; jobs that have not run are left out."""
+    """The lines of `sacct -P -D`, the lives of a requeued job added up; jobs that never had a node are left out."""
     found: dict[str, Account] = {}
     for line in text.splitlines():
         job, state, elapsed, tres, nodes = (*line.split("|"), "", "", "", "")[:5]
-        if not elapsed.isdigit() or "[" in job or (elapsed == "0" and job not in found and state == "PENDING"):
+        if not elapsed.isdigit() or "[" in job or (elapsed == "0" and not tres):
             continue
         unit, count = devices(tres, int(nodes) if nodes.isdigit() else 1)
         before = found.get(job)
         seconds, used = int(elapsed), int(elapsed) * count
         if before:
             seconds, used = seconds + before.elapsed_s, used + before.unit_s
-            unit = before.unit if not tres else unit
         found[job] = Account(job, state.split(" ")[0].lower(), seconds, unit, used)
     return list(found.values())
 

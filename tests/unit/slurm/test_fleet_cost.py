@@ -44,6 +44,12 @@ def test_each_replica_of_an_array_is_a_line_and_the_total_is_one(tmp_path: Path)
     assert (total.job, total.unit_hours, total.generation_tokens) == ("2 jobs", 3.0, 30)
 
 
+def test_a_successor_that_was_cancelled_in_the_queue_used_nothing_and_is_not_shown(tmp_path: Path):
+    store = fake_slurm.store(tmp_path, sacct="12|COMPLETED|60|cpu=60|1\n13|CANCELLED by 1001|0||1\n14|PENDING|0||1\n")
+    fake_slurm.deployment(store, "demo", "12", "13", "14")
+    assert [use.job for use in cost.cost(store).uses] == ["12"]
+
+
 def test_without_accounts_the_records_of_the_jobs_count_and_it_is_said(tmp_path: Path):
     store = fake_slurm.store(tmp_path, sacct=NO_ACCOUNTS)
     place = fake_slurm.deployment(store, "llama", "12")
