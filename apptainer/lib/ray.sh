@@ -25,6 +25,8 @@ ray_start_node() {
     if declare -F device_ray >/dev/null; then device_ray "$ranks" && how+=("${ray_args[@]}"); fi
     ray_token || return 1
     setting RAY_ADDRESS "$head_address:$((port_base + 3))"
+    # vLLM has drained by then; and nodes whose head has gone would wait for it for 30 s.
+    setting RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S 0
     "${container[@]}" ${device_args[@]+"${device_args[@]}"} "$image" ray start "${how[@]}" &
     ray_pid=$!
     ((rank > 0)) || { _ray_await_head && "${container[@]}" "$image" python -P -m engine.ray_nodes \
