@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from llm_service.address import Address
 from llm_service.connectors import build_connector
 from llm_service.errors import EngineLost, EngineNotReady, EngineTimeout
-from llm_service.health import EngineWatch, Model
+from llm_service.health import EngineWatch
 from llm_service.relay import Relay
 from llm_service.settings import Settings
 
@@ -44,11 +44,6 @@ class Engine:
     def window(self, model: str) -> int | None:
         """Return the context of a model in tokens, if it says one."""
         return next((one.window for one in self.watch.models if one.name == model), None)
-
-    @property
-    def models(self) -> tuple[Model, ...]:
-        """What it serves."""
-        return self.watch.models
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
