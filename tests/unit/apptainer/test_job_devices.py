@@ -1,5 +1,6 @@
 """apptainer/devices: which devices a node hands to its container, and what it says when they are too few."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,12 @@ def test_a_container_with_a_small_dev_is_told_of_the_cards(tmp_path: Path, knows
     said = bash(script, parts=(*PARTS, "devices/hpu")).stdout.strip()
     # Binds are for what is there, and this machine has no card.
     assert said == ("--intel-hpu" if knows else "")
+
+
+def test_no_word_of_a_device_stands_outside_its_file() -> None:
+    words = re.compile(
+        r"--nv\b|\bnvidia|\bcuda\b(?!\.env)|CUDA_|\bhpu\b|habana|gaudi|--intel-hpu|/dev/accel", re.IGNORECASE
+    )
+    for file in (APPTAINER / "serve.sbatch", *APPTAINER.glob("lib/*.sh")):
+        code = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")]
+        assert not [line for line in code if words.search(line)], file
