@@ -52,6 +52,7 @@ def test_no_block_at_all_is_an_error(tmp_path: Path) -> None:
 @given(texts=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=20))
 @relaxed
 def test_any_text_becomes_a_json_string(texts: list[str]) -> None:
+    texts = ["\\", '\\"', "a\tb\x1b[1m", "é", *texts]
     done = bash('for text; do json_string "$text"; echo; done', *texts, parts=["lib/record"])
     expected = ["".join(" " if ord(c) < 32 or ord(c) == 127 else c for c in text) for text in texts]
     assert [json.loads(line) for line in done.stdout.splitlines() if line] == expected
