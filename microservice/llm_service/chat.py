@@ -131,7 +131,7 @@ class ChatEndpoint:
         deadline.reschedule(None)
         if not events.finished:
             lost = "The engine ended the stream before the answer was complete."
-            raise EngineLost(lost, unanswered=events.none_yet)
+            raise EngineLost(lost, unanswered=events.none_yet, told=events.ends_in_error)
         await writer.end()
 
     def _literals(self, call: Call) -> Literals | None:
@@ -165,7 +165,8 @@ class ChatEndpoint:
         exchange.outcome = error.kind
         if writer.started:
             # Without [DONE]: clients take a stream that ends cleanly for a complete one.
-            await writer.piece(error_event(openai_body(error)))
+            if not (isinstance(error, EngineLost) and error.told):
+                await writer.piece(error_event(openai_body(error)))
             await writer.end()
             return
         headers = [(b"retry-after", str(error.retry_after).encode())] if error.retry_after else []

@@ -74,15 +74,17 @@ class EngineNotReady(ServiceError):
 class EngineLost(ServiceError):
     """The engine broke off, or answered what cannot be used.
 
-    `unanswered` says that nothing of a reply had come, so that another engine may be asked.
+    `unanswered` says that nothing of a reply had come, so that another engine may be asked; `told` that the stream
+    ended in an error event, so that the client knows already.
     """
 
     status = 502
     kind = "EngineError"
 
-    def __init__(self, message: str, *, unanswered: bool = False) -> None:
+    def __init__(self, message: str, *, unanswered: bool = False, told: bool = False) -> None:
         super().__init__(message)
         self.unanswered = unanswered
+        self.told = told
 
 
 class EngineTimeout(ServiceError):

@@ -39,6 +39,11 @@ class WholeEvents:
         return not (self._held or self._last)
 
     @property
+    def ends_in_error(self) -> bool:
+        """Whether the last event was an error: a service like this one, nearer to the engine, has lost it."""
+        return not self._held and self._last.rstrip().rpartition(b"\n\n")[2].startswith(b'data: {"error"')
+
+    @property
     def finished(self) -> bool:
         """Whether the engine said that the stream is complete."""
         return not self._held and _DONE in self._last[-16:]

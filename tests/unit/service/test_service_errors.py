@@ -169,6 +169,21 @@ def test_an_engine_lost_in_a_stream_gives_one_error_event_and_no_done(
         json.loads(event.removeprefix("data: "))
 
 
+@pytest.mark.parametrize("body", [STREAM, OPEA_BODY])
+def test_two_doors_in_a_row_give_one_error_event_for_a_lost_engine(open_door: OpenDoor, body: dict[str, Any]) -> None:
+    inner = open_door()
+    outer = open_door(LLM_VLLM_ENDPOINT=inner.service.url)
+    inner.engine.knobs.die = "in stream"
+    seen = inner.engine.knobs.die_after = threading.Event()
+    with outer.client.stream("POST", CHAT, json=body) as reply:
+        parts = reply.iter_text()
+        text = next(parts)
+        seen.set()
+        text += "".join(parts)
+    assert last_event(text.encode())["error"]["type"] == "EngineError"
+    assert (text.count('"error"'), "[DONE]" in text) == (1, False)
+
+
 def test_the_openai_client_raises_when_the_engine_is_lost_in_a_stream(door: Door) -> None:
     door.engine.knobs.die = "in event"
     client = openai.OpenAI(base_url=f"{door.service.url}/v1", api_key="unused", max_retries=0)
