@@ -1,16 +1,35 @@
 """Doors for tests: the service and a stub engine behind it."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llm_service import health, pool
 from llm_service.loading import load
 from tests.support.stub_engine import StubEngine
 from tests.unit.service.door import Door, Running
+from tests.unit.service.engine_files import Deployment
 
 
 @pytest.fixture
-def open_door() -> Iterator[Callable[..., Door]]:
+def begin() -> Iterator[Callable[..., Any]]:
+    """Begin an engine. They end after the door does, which asks them all the time."""
+    begun: list[StubEngine] = []
+
+    def one(kind: type[StubEngine] = StubEngine) -> StubEngine:
+        begun.append(kind())
+        begun[-1].listen()
+        return begun[-1]
+
+    yield one
+    for engine in begun:
+        engine.close()
+
+
+@pytest.fixture
+def open_door(begin: object) -> Iterator[Callable[..., Door]]:
     """Make doors with chosen settings; `engine` may be a stub that does not listen yet."""
     doors: list[Door] = []
 
@@ -46,3 +65,32 @@ def door(_shared_door: Door) -> Door:
     """A door with default settings. Tests that change its models, or kill the engine, open their own."""
     _shared_door.engine.reset()
     return _shared_door
+
+
+@pytest.fixture
+def quick_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines are looked at all the time, so that a test need not wait for it."""
+    monkeypatch.setattr(pool, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(health, "CACHE_SECONDS", 0.02)
+
+
+@pytest.fixture
+def two(begin: Any) -> tuple[StubEngine, StubEngine]:
+    """Two engines."""
+    return begin(), begin()
+
+
+@pytest.fixture
+def pooled(open_door: Callable[..., Door]) -> Callable[..., Door]:
+    """Make a door in front of several engines; its own stub engine is none of them."""
+
+    def make(*engines: StubEngine, **environ: str) -> Door:
+        return open_door(LLM_VLLM_ENDPOINT=", ".join(engine.url for engine in engines), **environ)
+
+    return make
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Deployment:
+    """A directory of files about engines."""
+    return Deployment(tmp_path)

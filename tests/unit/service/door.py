@@ -102,3 +102,8 @@ class Door:
         client.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(raw)}\r\n\r\n".encode() + raw)
         wait_until(lambda: asked() > before, 20, "the engine gets the request", interval=0.005)
         return client
+
+
+def both_ready(door: Door) -> None:
+    """Wait until a door in front of two engines has seen both ready."""
+    wait_until(lambda: door.client.get("/ready").json()["detail"].startswith("2 of 2"), 10, "both are ready")
