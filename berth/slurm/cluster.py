@@ -18,6 +18,7 @@ from engine.names import SECRETS
 _UNREACHABLE = 255  # ssh's own failures
 _NOT_FOUND = 127  # a shell's, for a program that is not there
 _ABSENT = 44  # what the scripts below exit with for a file that is not there
+_BEGIN = b"\x01berth\x01"  # a login shell may print a greeting before the program does
 
 _READ = '[ -e "$1" ] || exit 44; exec cat -- "$1"'
 _READ_EACH = r"""cd "$1" 2>/dev/null || exit 0
@@ -78,6 +79,8 @@ class Cluster:
 
     def _raw(self, argv: Sequence[str], input: bytes | None, timeout_s: float) -> tuple[int, bytes, bytes]:
         command = self.command(argv)
+        if self.destination:
+            command[-1] = f"printf '\\001berth\\001'; {command[-1]}"
         try:
             done = subprocess.run(command, input=input or b"", capture_output=True, timeout=timeout_s, env=_environ())
         except FileNotFoundError as error:
@@ -91,7 +94,8 @@ class Cluster:
             ) from None
         if self.destination and done.returncode == _UNREACHABLE:
             raise self._unreachable(done.stderr)
-        return done.returncode, done.stdout, done.stderr
+        _, begun, output = done.stdout.partition(_BEGIN)
+        return done.returncode, output if begun else done.stdout, done.stderr
 
     def _unreachable(self, said: bytes) -> BerthError:
         words = said.decode(errors="replace").strip().splitlines() or ["no message"]
