@@ -68,7 +68,10 @@ def server() -> Iterator[Server]:
     command += ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--max-num-seqs", "64"]
     offline = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     environment = {**os.environ, **offline, "PATH": f"{Path(python).parent}:{os.environ['PATH']}"}
-    with tempfile.TemporaryFile("w+") as log, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+    # No connection is used twice: of 64 threads one may close an idle connection that another has just been given.
+    once = httpx.Limits(max_keepalive_connections=0)
+    url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryFile("w+") as log, httpx.Client(base_url=url, timeout=120, limits=once) as client:
         engine = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
         def ready() -> bool:
