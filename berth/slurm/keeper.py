@@ -190,7 +190,8 @@ class Keeper:
 
     def end(self, reason: str) -> None:
         """There is nothing to keep any more."""
-        self.state.state, self.state.reason, self.state.hint = "ended", reason, "scripts/berth ls says what runs"
+        self.state.state, self.state.reason = "ended", reason
+        self.state.hint = "start it again with scripts/berth up; scripts/berth ls says what runs"
 
     def fail(self, reason: str, hint: str) -> None:
         """It cannot work."""

@@ -45,8 +45,9 @@ class Job:
 
     def client(self) -> httpx.Client:
         """A client with the key, for a job that is ready."""
+        address = self.wait()["base_url"]  # by then there is a key
         headers = {"Authorization": f"Bearer {self.key}"}
-        return httpx.Client(base_url=self.wait()["base_url"], headers=headers, timeout=30, trust_env=False)
+        return httpx.Client(base_url=address, headers=headers, timeout=30, trust_env=False)
 
     def signal(self, name: str) -> None:
         """A signal to the batch shell alone."""
