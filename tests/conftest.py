@@ -1,4 +1,10 @@
-"""Ends every run with the list of what was not run, and why."""
+"""Ends every run with the list of what was not run, and why.
+
+scripts/test may call pytest more than once; BERTH_NOT_RUN names the file in which it gathers the lists.
+"""
+
+import os
+from pathlib import Path
 
 import pytest
 from _pytest.terminal import TerminalReporter
@@ -18,7 +24,11 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     terminalreporter.section("not run")
     if not by_reason:
         terminalreporter.line("every selected test ran")
+    lines = []
     for reason, tests in sorted(by_reason.items()):
-        terminalreporter.line(f"{len(tests)} not run: {reason}")
-        for test in tests:
-            terminalreporter.line(f"    {test}")
+        lines += [f"{len(tests)} not run: {reason}", *(f"    {test}" for test in tests)]
+    for line in lines:
+        terminalreporter.line(line)
+    if lines and (gathered := os.environ.get("BERTH_NOT_RUN")):
+        with Path(gathered).open("a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
