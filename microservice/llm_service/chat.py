@@ -96,7 +96,10 @@ class ChatEndpoint:
         reply: Reply | None = None
         try:
             async with asyncio.timeout_at(limit_at) as deadline:
-                reply = await engine.connector.open(body, exchange.request_id, fresh=exchange.retries > 0)
+                headers = [(b"content-type", b"application/json"), (b"x-request-id", exchange.request_id.encode())]
+                reply = await engine.connector.open(
+                    "POST", "/v1/chat/completions", body, headers, fresh=exchange.retries > 0
+                )
                 if reply.status == 200 and call.stream:
                     await self._stream(call, reply, writer, deadline)
                 else:
@@ -110,7 +113,7 @@ class ChatEndpoint:
             raise EngineTimeout(f"The engine sent nothing for {silence:g} s.") from None
         finally:
             if reply is not None:
-                await reply.close()
+                reply.close()
 
     async def _stream(self, call: Call, reply: Reply, writer: Writer, deadline: asyncio.Timeout) -> None:
         loop = asyncio.get_running_loop()
@@ -124,7 +127,7 @@ class ChatEndpoint:
                 # A client that reads slowly must not look like an engine that is silent.
                 deadline.reschedule(None)
                 if not writer.started:
-                    await writer.begin_stream(reply.content_type, _notes(call))
+                    await writer.begin_stream(_content_type(reply), _notes(call))
                 await writer.piece(ready)
             if writer.started:
                 deadline.reschedule(loop.time() + self._settings.idle_seconds)
@@ -144,7 +147,7 @@ class ChatEndpoint:
         if reply.status == 200:
             if call.form is Form.OPEA:
                 body = opea_reply(call, body)
-            await writer.whole(200, body, _JSON if call.form is Form.OPEA else reply.content_type, _notes(call))
+            await writer.whole(200, body, _JSON if call.form is Form.OPEA else _content_type(reply), _notes(call))
             return
         if refusal := door_refusal(reply.status, body):
             raise refusal
@@ -155,11 +158,11 @@ class ChatEndpoint:
             raise EngineLost(
                 f"The engine answered with status {reply.status} and no reason.", unanswered=reply.status == 502
             )
-        headers = [(b"retry-after", reply.retry_after.encode())] if reply.retry_after else []
+        headers = [header for header in reply.headers if header[0] == b"retry-after"]
         if call.form is Form.OPEA:
             await writer.whole(reply.status, opea_sentence(message), _JSON, headers)
         else:
-            await writer.whole(reply.status, body, reply.content_type, headers)
+            await writer.whole(reply.status, body, _content_type(reply), headers)
 
     async def _fail(self, error: ServiceError, exchange: Exchange, writer: Writer) -> None:
         exchange.outcome = error.kind
@@ -180,3 +183,7 @@ class ChatEndpoint:
 
 def _notes(call: Call) -> list[Header]:
     return [(b"x-berth-warning", "; ".join(call.warnings).encode())] if call.warnings else []
+
+
+def _content_type(reply: Reply) -> str:
+    return next((value.decode("latin-1") for name, value in reply.headers if name == b"content-type"), _JSON)

@@ -4,12 +4,13 @@ import asyncio
 import io
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import aiohttp
+from yarl import URL
 
 from llm_service.address import Address, goes_direct
 from llm_service.errors import EngineLost, EngineNotReady, EngineTimeout, ServiceError
@@ -20,6 +21,15 @@ KEEP_ALIVE_SECONDS = 3.0
 # was sent and not acknowledged is given up after 30 s (milliseconds here), not after Linux' quarter of an hour.
 _GONE_MACHINE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 LARGE_BODY_BYTES = 2**20  # aiohttp warns above this
+# What a reply says about the connection and the machine that it came from, which is the engine's and not ours.
+_NOT_PASSED_ON = frozenset(
+    {
+        *(b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-connection", b"te", b"trailer"),
+        *(b"transfer-encoding", b"upgrade", b"date", b"server"),
+    }
+)
+
+Header = tuple[bytes, bytes]
 
 
 class Phase(StrEnum):
@@ -35,22 +45,28 @@ class Phase(StrEnum):
 
 @dataclass(slots=True)
 class Reply:
-    """The engine's answer, its body still to be read. `close` ends the generation when it is not yet complete."""
+    """The engine's answer, its body still to be read."""
 
     status: int
-    content_type: str
-    retry_after: str | None
+    headers: list[Header]
+    """Names in lower case, without those of the connection, `date` and `server`."""
     body: AsyncIterator[bytes]
-    close: Callable[[], Awaitable[None]]
+    """Pieces as they came, none empty. Raises ServiceError. Nothing is lost when waiting for a piece is cancelled."""
+    close: Callable[[], None]
+    """Ends the generation when the reply is not yet complete; may be called again, and at any time."""
 
 
 class Connector(Protocol):
-    """What carries a chat request to the engine."""
+    """What carries requests to the engine."""
 
-    async def open(self, body: bytes, request_id: str, *, fresh: bool = False) -> Reply:
-        """Send a chat request; return once its status is known. Raises ServiceError.
+    async def open(
+        self, method: str, path: str, body: bytes | None, headers: list[Header], *, fresh: bool = False
+    ) -> Reply:
+        """Send a request; return once its status is known. Raises ServiceError.
 
-        `fresh` asks for a connection that was not used before: one that was may have been closed a moment ago.
+        `path` is as the client sent it, its query included. `headers` have names in lower case and say nothing about
+        the connection, the body's length or the engine's key: those are added. `fresh` asks for a connection that was
+        not used before: one that was may have been closed a moment ago.
         """
 
     async def aclose(self) -> None:
@@ -101,9 +117,9 @@ class Relay:
         self._address = address
         self._base = address.base
         self._connect_seconds = connect_seconds
-        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        self._headers = [("Accept-Encoding", "identity")]
         if address.key is not None:
-            self._headers["Authorization"] = f"Bearer {address.key}"
+            self._headers.append(("Authorization", f"Bearer {address.key}"))
 
     async def start(self) -> None:
         """Make ready for connections: those that are kept for the next request, and those for one only."""
@@ -123,23 +139,14 @@ class Relay:
             skip_auto_headers=("User-Agent", "Accept"),
         )
 
-    async def open(self, body: bytes, request_id: str, *, fresh: bool = False) -> Reply:
-        """Send a chat request; return once its status is known."""
-        session = self._fresh if fresh else self._kept
-        response = await self._request(session, "POST", "/v1/chat/completions", body, {"X-Request-Id": request_id})
-
-        async def close() -> None:
-            # Not release(): the engine stops generating only when the connection goes. After the last byte the
-            # connection is back in the pool already, and this does nothing.
-            response.close()
-
-        return Reply(
-            status=response.status,
-            content_type=response.headers.get("Content-Type", "application/json"),
-            retry_after=response.headers.get("Retry-After"),
-            body=_chunks(response),
-            close=close,
-        )
+    async def open(
+        self, method: str, path: str, body: bytes | None, headers: list[Header], *, fresh: bool = False
+    ) -> Reply:
+        """Send a request; return once its status is known."""
+        response = await self._request(self._fresh if fresh else self._kept, method, path, body, headers)
+        # Not release(): the engine stops generating only when the connection goes. After the last byte the connection
+        # is back in the pool already, and close() does nothing.
+        return Reply(response.status, passed_on(response.raw_headers), _Body(response), response.close)
 
     async def get(self, path: str, timeout_seconds: float) -> tuple[int, str, bytes]:
         """Fetch a small resource whole: status, content type, body. Raises ServiceError."""
@@ -147,7 +154,7 @@ class Relay:
             async with asyncio.timeout(timeout_seconds):
                 response = await self._request(self._fresh, "GET", path)
                 try:
-                    body = b"".join([chunk async for chunk in _chunks(response)])
+                    body = b"".join([chunk async for chunk in _Body(response)])
                 finally:
                     response.close()
         except TimeoutError:
@@ -160,13 +167,14 @@ class Relay:
         method: str,
         path: str,
         body: bytes | None = None,
-        extra: dict[str, str] | None = None,
+        headers: Iterable[Header] = (),
     ) -> aiohttp.ClientResponse:
-        headers = self._headers | (extra or {})
+        sent = self._headers + [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         # A file is sent in pieces, between which other requests get their turn; bytes go in one.
         data = io.BytesIO(body) if body is not None and len(body) > LARGE_BODY_BYTES else body
         try:
-            return await session.request(method, self._base + path, data=data, headers=headers, allow_redirects=False)
+            url = URL(self._base + path, encoded=True)
+            return await session.request(method, url, data=data, headers=sent, allow_redirects=False)
         except (aiohttp.ClientError, OSError) as error:
             raise translated(error, unanswered=True) from error
 
@@ -176,11 +184,29 @@ class Relay:
         await self._fresh.close()
 
 
-async def _chunks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
-    unanswered = True
-    try:
-        async for chunk in response.content.iter_any():
-            unanswered = False
-            yield chunk
-    except (aiohttp.ClientError, OSError) as error:
-        raise translated(error, unanswered=unanswered) from error
+def passed_on(headers: Iterable[Header]) -> list[Header]:
+    """Return the headers of a reply that concern the client, names in lower case."""
+    lowered = [(name.lower(), value) for name, value in headers]
+    named = {part.strip().lower() for name, value in lowered if name == b"connection" for part in value.split(b",")}
+    return [(name, value) for name, value in lowered if name not in _NOT_PASSED_ON and name not in named]
+
+
+class _Body:
+    """The body of a reply. A class and not a generator, which would end when waiting for a piece is cancelled."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._content = response.content
+        self._unanswered = True
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            piece = await self._content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise translated(error, unanswered=self._unanswered) from error
+        if not piece:
+            raise StopAsyncIteration
+        self._unanswered = False
+        return piece

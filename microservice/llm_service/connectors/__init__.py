@@ -20,5 +20,5 @@ def build_connector(settings: Settings, relay: Relay, address: Address) -> Conne
         # Imported only when asked for: it is an optional extra.
         from llm_service.connectors.langchain import LangChainConnector
 
-        return LangChainConnector(address, settings.connect_seconds)
+        return LangChainConnector(address, settings.connect_seconds, relay)
     return relay

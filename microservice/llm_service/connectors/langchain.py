@@ -1,11 +1,12 @@
-"""Chat requests carried by langchain-openai's chat class, so that the model's own chat template applies.
+"""Chat requests carried by langchain-openai's chat class; what is no chat request goes the usual way.
 
 It speaks for installations that already steer models through LangChain. It cannot carry several choices, tools or log
 probabilities, and says so.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import httpx2  # what openai's client speaks HTTP with
@@ -17,15 +18,18 @@ from pydantic import SecretStr
 
 from llm_service.address import Address, goes_direct
 from llm_service.errors import BadRequest, EngineLost, EngineNotReady, EngineTimeout, ServiceError
-from llm_service.relay import KEEP_ALIVE_SECONDS, Phase, Reply
+from llm_service.relay import KEEP_ALIVE_SECONDS, Header, Phase, Relay, Reply, passed_on
 
 _NOT_CARRIED = ("n", "tools", "logprobs")
+_JSON = (b"content-type", b"application/json")
+_EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 
 
 class LangChainConnector:
     """Carries a chat request through ChatOpenAI and writes OpenAI's JSON from what comes back."""
 
-    def __init__(self, address: Address, connect_seconds: float) -> None:
+    def __init__(self, address: Address, connect_seconds: float, relay: Relay) -> None:
+        self._relay = relay
         limits = httpx2.Limits(max_connections=None, keepalive_expiry=KEEP_ALIVE_SECONDS)
         self._client = httpx2.AsyncClient(
             transport=httpx2.AsyncHTTPTransport(uds=address.socket, limits=limits) if address.socket else None,
@@ -44,8 +48,12 @@ class LangChainConnector:
             stream_chunk_timeout=None,
         )
 
-    async def open(self, body: bytes, request_id: str, *, fresh: bool = False) -> Reply:
-        """Send a chat request; return once the engine has answered or begun to. `fresh` makes no difference here."""
+    async def open(
+        self, method: str, path: str, body: bytes | None, headers: list[Header], *, fresh: bool = False
+    ) -> Reply:
+        """Send a request; return once the engine has answered or begun to. For chat, `fresh` makes no difference."""
+        if body is None or (method, path) != ("POST", "/v1/chat/completions"):
+            return await self._relay.open(method, path, body, headers, fresh=fresh)
         fields: dict[str, Any] = orjson.loads(body)
         for name in _NOT_CARRIED:
             if fields.get(name) not in (None, False, 1, []) or fields.get(name) is True:
@@ -56,31 +64,70 @@ class LangChainConnector:
             raise BadRequest("The langchain connector cannot read these messages.", param="messages") from None
         stream, model = bool(fields.pop("stream", False)), fields.pop("model")
         # Everything else goes as extra body: ChatOpenAI would rename or drop some of it.
-        call = {"model": model, "extra_body": fields, "extra_headers": {"X-Request-Id": request_id}}
+        call = {"model": model, "extra_body": fields, "extra_headers": _named(headers)}
         shape = _Shape(model)
         try:
             if not stream:
                 whole = shape.completion(await self._chat.ainvoke(messages, **call))
-                return _reply(200, "application/json", _once(whole))
+                return _reply(_JSON, _once(whole))
             pieces = self._chat.astream(messages, **call)
             first = await anext(pieces, None)
         except openai.APIStatusError as error:
-            headers = error.response.headers
-            content_type = headers.get("content-type", "application/json")
-            return _reply(error.status_code, content_type, _once(error.response.content), headers.get("retry-after"))
+            said = _Body(_once(error.response.content))
+            # httpx has decoded it, so its length and encoding may be others.
+            told = [one for one in passed_on(error.response.headers.raw) if not one[0].startswith(b"content-")]
+            return Reply(error.status_code, [*told, _JSON], said, said.close)
         except (openai.OpenAIError, httpx2.HTTPError) as error:
             raise _translated(error) from error
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise EngineLost("The engine's answer is no chat completion.") from error
-        return _reply(200, "text/event-stream; charset=utf-8", _events(shape, first, pieces))
+        return _reply(_EVENTS, _events(shape, first, pieces))
 
     async def aclose(self) -> None:
         """Close every connection to the engine."""
         await self._client.aclose()
 
 
-def _reply(status: int, content_type: str, body: AsyncGenerator[bytes], retry_after: str | None = None) -> Reply:
-    return Reply(status, content_type, retry_after, body, body.aclose)
+def _reply(content_type: Header, pieces: AsyncIterator[bytes]) -> Reply:
+    body = _Body(pieces)
+    return Reply(200, [content_type], body, body.close)
+
+
+def _named(headers: list[Header]) -> dict[str, str]:
+    named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    named.pop("content-type", None)  # the client's own body is not what is sent
+    return named
+
+
+class _Body:
+    """Pieces that a task of its own makes, so that a wait for one may be cancelled, and `close` need not wait."""
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        self._made: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(1)
+        self._making = asyncio.ensure_future(self._make(pieces))
+
+    async def _make(self, pieces: AsyncIterator[bytes]) -> None:
+        try:
+            async for piece in pieces:
+                await self._made.put(piece)
+            await self._made.put(None)
+        except Exception as error:
+            await self._made.put(error)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self._made.get()
+        if piece is None:
+            raise StopAsyncIteration
+        if isinstance(piece, Exception):
+            raise piece
+        return piece
+
+    def close(self) -> None:
+        """Ask for no more."""
+        self._making.cancel()
 
 
 async def _once(body: bytes) -> AsyncGenerator[bytes]:
