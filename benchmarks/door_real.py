@@ -1,0 +1,125 @@
+"""The service in front of real vLLM with the demo model, against that vLLM by itself, measured by `vllm bench serve`.
+
+The engine has one core; the service and the load share the next one, where there is no third.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from containers import fail, note
+from door_contestants import KEY, free_port, run
+from door_machine import ROOT, cores, start
+
+ENGINE = ROOT / ".berth" / "engine-cpu" / "bin"
+MODEL = ROOT / "models" / "demo"
+PATIENCE_S = 600.0
+# Streams of 64 tokens, 8 at once, each as long as it was asked to be, so that both ways do the same work.
+WORKLOAD = "--dataset-name random --random-input-len 128 --random-output-len 64 --ignore-eos --max-concurrency 8"
+FIGURES = {
+    "output_throughput": "tokens a second",
+    "median_ttft_ms": "first token p50",
+    "median_itl_ms": "next token p50",
+}
+BOUND = 0.02
+
+
+def real(rounds: int, prompts: int, as_json: bool) -> int:
+    """Print both sides' medians and ratios; 1 when one is more than 2 % worse through the service."""
+    if not (ENGINE / "python").exists():
+        fail("there is no vLLM for this machine's CPU", "scripts/test contract installs it", 3)
+    core = cores()
+    third = sorted(os.sched_getaffinity(0))[2:3]
+    taken: dict[str, list[dict[str, Any]]] = {"direct": [], "ours": []}
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="berth-door-")))
+        port = free_port()
+        log = stack.enter_context((place / "engine.log").open("wb"))
+        settings = {
+            "LLM_DEVICE": "cpu",
+            "LLM_VLLM_MODEL_NAME": "demo",
+            "LLM_VLLM_PORT": str(port),
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "PATH": f"{ENGINE}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "HF_HUB_OFFLINE": "1",
+        }
+        engine = start([ENGINE / "python", "-P", "-m", "engine.serve"], core.ends, log, env={**os.environ, **settings})
+        stack.callback(engine.end)
+        note("starting vLLM, up to some minutes")
+        _wait(port, engine.process, place / "engine.log")
+        ours = run("ours", port, core.relay, place)
+        assert ours.watched is not None
+        stack.callback(ours.watched.end)
+        ports = {"direct": port, "ours": ours.port}
+        for turn in range(-1, rounds):  # the first one warms up
+            for name, at in ports.items():
+                found = _bench(at, prompts if turn >= 0 else 32, third[0] if third else core.relay, place)
+                if turn >= 0:
+                    taken[name].append(found)
+                    note(f"{name}: {', '.join(f'{found[key]:.4g} {word}' for key, word in FIGURES.items())}")
+    return _report(taken, as_json)
+
+
+def _wait(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while True:
+        try:
+            opener.open(f"http://127.0.0.1:{port}/health", timeout=5)
+            return
+        except (urllib.error.URLError, OSError):
+            if process.poll() is not None or time.monotonic() > deadline:
+                fail(f"vLLM did not start: {log.read_text(errors='replace').strip()[-300:]}", "start it by hand")
+            time.sleep(0.5)
+
+
+def _bench(port: int, prompts: int, core: int, place: Path) -> dict[str, Any]:
+    words = f"bench serve --backend openai-chat --endpoint /v1/chat/completions --base-url http://127.0.0.1:{port}"
+    words += f" --model demo --tokenizer {MODEL} --num-prompts {prompts} {WORKLOAD}"
+    words += f" --disable-tqdm --save-result --result-dir {place} --result-filename result.json"
+    environ = {**os.environ, "OPENAI_API_KEY": KEY, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [ENGINE / "vllm", *words.split()],
+        env=environ,
+        text=True,
+        capture_output=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )
+    if done.returncode:
+        fail(f"vllm bench serve failed: {(done.stderr or done.stdout).strip()[-300:]}", "run it by hand")
+    result: dict[str, Any] = json.loads((place / "result.json").read_text())
+    if result["failed"] or result["completed"] != prompts:
+        fail(f"{result['failed']} of {prompts} requests failed", "read the service's log")
+    return result
+
+
+def _report(taken: dict[str, list[dict[str, Any]]], as_json: bool) -> int:
+    medians = {
+        name: {key: statistics.median(one[key] for one in all_) for key in FIGURES} for name, all_ in taken.items()
+    }
+    # The rounds alternate, so each pair saw the same state of the machine.
+    ratios = {
+        key: statistics.median(
+            ours[key] / direct[key] for ours, direct in zip(taken["ours"], taken["direct"], strict=True)
+        )
+        for key in FIGURES
+    }
+    kept = ratios["output_throughput"] >= 1 - BOUND and ratios["median_ttft_ms"] <= 1 + BOUND
+    if as_json:
+        print(json.dumps({"benchmark": "door --real", "medians": medians, "ratios": ratios, "kept": kept}))
+        return 0 if kept else 1
+    print(f"{'':20}{'direct':>10}{'ours':>10}{'ratio':>8}")
+    for key, word in FIGURES.items():
+        print(f"{word:20}{medians['direct'][key]:10.4g}{medians['ours'][key]:10.4g}{ratios[key]:8.3f}")
+    print(f"{'kept' if kept else 'MISSED'}: throughput and first token within {BOUND:.0%} of direct")
+    return 0 if kept else 1
