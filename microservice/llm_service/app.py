@@ -6,15 +6,16 @@ from contextlib import asynccontextmanager
 import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
 
 from llm_service import __version__
-from llm_service.access import AccessLog
-from llm_service.chat import ChatEndpoint
+from llm_service.access import log_request
+from llm_service.admission import Admission
+from llm_service.door import Door
 from llm_service.errors import RETRY_AFTER_SECONDS, EngineLost, NotFound, ServiceError, envelope, openai_body
+from llm_service.forward import Forward
 from llm_service.health import State
 from llm_service.keys import Keys
-from llm_service.lock import Lock
+from llm_service.paths import Paths
 from llm_service.pool import Pool
 from llm_service.relay import Phase
 from llm_service.settings import Settings
@@ -23,8 +24,10 @@ from llm_service.stopping import Drain
 _JSON = "application/json"
 
 
-def create_app(settings: Settings, drain: Drain | None = None) -> FastAPI:
-    """Return the application for these settings. Connections are opened when it starts and closed when it stops.
+def create_app(settings: Settings, drain: Drain | None = None) -> Door:
+    """Return the application for these settings; its `app` is FastAPI's part.
+
+    Connections are opened when it starts and closed when it stops.
 
     Once `drain` has begun, it takes no new requests and says so.
     """
@@ -48,13 +51,7 @@ def create_app(settings: Settings, drain: Drain | None = None) -> FastAPI:
         openapi_url=None,
         redirect_slashes=False,
     )
-    if settings.keys_file is not None:
-        app.add_middleware(Lock, keys=Keys(settings.keys_file))
-    app.add_middleware(AccessLog)  # the last one added sees a request first
     app.add_exception_handler(HTTPException, _http_error)
-    # Raw ASGI on the same app: bytes in, bytes out, none of FastAPI's per-request work on the path that counts.
-    chat = ChatEndpoint(settings, pool, drain)
-    app.router.routes.append(Route("/v1/chat/completions", chat, methods=["POST"]))
     _add_health(app, pool, drain)
 
     @app.get("/v1/models")
@@ -69,7 +66,9 @@ def create_app(settings: Settings, drain: Drain | None = None) -> FastAPI:
             return _error(error)
         return Response(body, status, media_type=content_type)
 
-    return app
+    forward = Forward(settings, pool, drain, Admission(settings))
+    keys = Keys(settings.keys_file) if settings.keys_file else None
+    return Door(app, forward, Paths(settings.open_paths), keys, (log_request,))
 
 
 def _add_health(app: FastAPI, pool: Pool, drain: Drain) -> None:

@@ -1,12 +1,12 @@
-"""Small things that the raw ASGI endpoint needs: reading a body, writing a reply, noticing that the client left."""
+"""Reading a request's body and writing its reply, in ASGI's own messages."""
 
-import asyncio
-from collections.abc import Coroutine, Iterable
-from typing import Any
+from collections.abc import Sequence
+from time import perf_counter
 
 from starlette.types import Receive, Send
 
 from llm_service.errors import BodyTooLarge
+from llm_service.exchange import Exchange
 
 # Room for several images in base64; a text prompt of a million tokens is about 5 MiB.
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -16,73 +16,64 @@ Header = tuple[bytes, bytes]
 
 async def read_body(receive: Receive) -> bytes | None:
     """Return the request's body, or None if the client left before it was complete. Raises BodyTooLarge."""
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        return _within(message.get("body", b""))
     parts: list[bytes] = []
     size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        part = message.get("body", b"")
+    while message["type"] != "http.disconnect":
+        part = _within(message.get("body", b""), size)
         size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES // 1024**2} MiB.")
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)
+        message = await receive()
+    return None
 
 
-async def finish_or_leave(work: Coroutine[Any, Any, None], receive: Receive) -> bool:
-    """Run `work`, but cancel it the moment the client leaves; say whether it finished."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnect(receive))
-    try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
-            return True
-        return False
-    finally:
-        gone.cancel()
-        if not working.done():
-            working.cancel()
-            await asyncio.wait((working,))
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _within(part: bytes, before: int = 0) -> bytes:
+    if before + len(part) > MAX_BODY_BYTES:
+        raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES // 1024**2} MiB.")
+    return part
 
 
 class Writer:
-    """Writes one reply: whole, or piece by piece."""
+    """Writes one reply, whole or piece by piece, with the request's id, and takes note of it in the record."""
 
-    def __init__(self, send: Send) -> None:
+    __slots__ = ("_send", "exchange", "started")
+
+    def __init__(self, send: Send, exchange: Exchange) -> None:
         self._send = send
+        self.exchange = exchange
         self.started = False
 
-    async def whole(self, status: int, body: bytes, content_type: str, headers: Iterable[Header] = ()) -> None:
-        """Send a reply in one piece."""
-        await self._start(status, content_type, (*headers, (b"content-length", str(len(body)).encode())))
-        await self._send({"type": "http.response.body", "body": body})
+    async def whole(self, status: int, body: bytes, headers: Sequence[Header]) -> None:
+        """Send a reply in one piece; its length is added to the headers."""
+        await self.start(status, (*headers, (b"content-length", b"%d" % len(body))))
+        await self.end(body)
 
-    async def begin_stream(self, content_type: str, headers: Iterable[Header] = ()) -> None:
-        """Send the headers of a stream that no cache and no proxy may hold back."""
-        await self._start(200, content_type, (*headers, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")))
+    async def start(self, status: int, headers: Sequence[Header]) -> None:
+        """Send the status and the headers."""
+        self.started = True
+        self.exchange.status = status
+        named = [*headers, (b"x-request-id", self.exchange.request_id.encode())]
+        await self._send({"type": "http.response.start", "status": status, "headers": named})
 
     async def piece(self, data: bytes) -> None:
         """Send a piece of a stream; waits while the client reads too slowly."""
+        exchange = self.exchange
+        exchange.bytes_out += len(data)
+        exchange.chunks += 1
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def end(self) -> None:
-        """End a stream."""
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def comment(self) -> None:
+        """Send an event that clients ignore, and that shows those on the way that the connection lives."""
+        await self._send({"type": "http.response.body", "body": b": keep-alive\n\n", "more_body": True})
 
-    async def _start(self, status: int, content_type: str, headers: Iterable[Header]) -> None:
-        self.started = True
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [(b"content-type", content_type.encode("latin-1")), *headers],
-            }
-        )
+    async def end(self, data: bytes = b"") -> None:
+        """Send the rest, and end the reply."""
+        exchange = self.exchange
+        exchange.bytes_out += len(data)
+        if exchange.first_byte_at is None:
+            exchange.first_byte_at = perf_counter()
+        await self._send({"type": "http.response.body", "body": data})

@@ -1,7 +1,8 @@
-"""The forms in which clients ask, each turned into the one that vLLM takes.
+"""The forms in which clients ask, each turned into the one that vLLM takes. docs/dialects.md has them in a table.
 
-`messages` decides: OpenAI's list, OPEA's object {system, user}, GenAIComps' string. What vLLM knows passes, unknown
-fields included; what it would ignore is named in the reply's X-Berth-Warning header.
+`messages` decides: OpenAI's list, the object {system, user} of Enterprise-RAG 1.x, GenAIComps' string; a list with a
+field that only Enterprise-RAG knows is of its 2.x. What vLLM knows passes, unknown fields included; what it would
+ignore is named in the reply's X-Berth-Warning header.
 """
 
 from collections.abc import Mapping
@@ -15,17 +16,21 @@ from llm_service.errors import BadRequest
 
 Fields = dict[str, Any]
 
-# Defaults of Enterprise-RAG 1.2-1.5 that reached the engine there. Its top_k, repetition_penalty and typical_p
-# defaults never did, so those count here only when a client sends them.
+# Defaults that reached the engine in Enterprise-RAG 1.2-2.1 and in GenAIComps 1.0-1.5. The top_k, repetition_penalty
+# and typical_p of Enterprise-RAG never did, so those count here only when a client sends them.
 OPEA_DEFAULTS: Mapping[str, float] = {"temperature": 0.01, "top_p": 0.95}
-OPEA_MAX_TOKENS = 1024
+TEXT_DEFAULTS: Mapping[str, float] = {"temperature": 0.01}
+DEFAULT_MAX_TOKENS = 1024
 
 _ALIASES = (("max_tokens", "max_new_tokens"), ("stream", "streaming"))
 _OPEA_ONLY = ("input_guardrail_params", "output_guardrail_params", "data")
+_OPEA_NAMES = frozenset((*_OPEA_ONLY, *(alias for _, alias in _ALIASES)))
 _IGNORED = {
     "typical_p": "vLLM has no such setting",
     "input_guardrail_params": "guardrails are another service",
 }
+# GenAIComps made a prompt of these before it asked the engine.
+_TEXT_IGNORED = dict.fromkeys(("documents", "chat_template"), "a string goes to the engine as it is")
 
 
 class Form(StrEnum):
@@ -42,6 +47,7 @@ class Call:
 
     form: Form
     stream: bool
+    """Whether the engine is asked for a stream, and the client gets one."""
     fields: Fields
     """What goes to the engine, but for a model that the client left out."""
     raw: bytes | None
@@ -52,6 +58,10 @@ class Call:
     """Fields of OPEA's request that its reply repeats."""
     warnings: tuple[str, ...] = ()
     default_max_tokens: int | None = None
+    path: str | None = None
+    """The engine's path, when it is another than the client's."""
+    newer: bool = False
+    """Whether it is of Enterprise-RAG 2.x, whose streams were JSON from the first and whose replies list choices."""
 
     @property
     def model(self) -> str | None:
@@ -64,6 +74,14 @@ class Call:
         """Whether the service has to name the model."""
         return self.fields.get("model") in (None, "")
 
+    @property
+    def trailer(self) -> bytes:
+        """What follows the end of a stream: the documents that came with a request in OPEA's form."""
+        data = self.echo.get("data")
+        if data is None:
+            return b""
+        return b"json: " + orjson.dumps({"reranked_docs": data.get("reranked_docs", [])}) + b"\n\n"
+
     def engine_body(self, model: str, window: int | None) -> bytes:
         """Return the bytes for the engine, with the model filled in if the client named none.
 
@@ -75,8 +93,11 @@ class Call:
         body = dict(self.fields)
         if self.needs_model:
             body["model"] = model
-        if self.default_max_tokens is not None and (window is None or window > self.default_max_tokens):
-            body["max_tokens"] = self.default_max_tokens
+        if self.default_max_tokens is not None:
+            if window is None or window > self.default_max_tokens:
+                body["max_tokens"] = self.default_max_tokens
+            elif self.path is not None:
+                body["max_tokens"] = window // 2  # left out, /v1/completions would end after 16
         return _dump(body)
 
 
@@ -91,11 +112,18 @@ def read(raw: bytes) -> Fields:
     return fields
 
 
+def passed(fields: Fields, raw: bytes, *, disable_streaming: bool = False) -> Call:
+    """Understand a request that goes to the engine as it is, on another path than that of chat."""
+    stream = fields.get("stream") is True
+    _refuse_stream(stream and disable_streaming)
+    return Call(Form.OPENAI, stream, fields, raw)
+
+
 def form_of(fields: Fields) -> Form:
     """Say in which form a request is written; raise BadRequest when `messages` fits none."""
     messages = fields.get("messages")
     if isinstance(messages, list):
-        return Form.OPENAI
+        return Form.OPENAI if _OPEA_NAMES.isdisjoint(fields) else Form.OPEA
     if isinstance(messages, dict):
         return Form.OPEA
     if isinstance(messages, str):
@@ -105,46 +133,70 @@ def form_of(fields: Fields) -> Form:
     )
 
 
-def parse(form: Form, fields: Fields, raw: bytes, *, disable_streaming: bool = False) -> Call:
-    """Understand a request of the given form; raise BadRequest with one sentence when it cannot be used."""
+def parse(
+    form: Form, fields: Fields, raw: bytes, *, disable_streaming: bool = False, output_guard: bool = False
+) -> Call:
+    """Understand a request of the given form; raise BadRequest with one sentence when it cannot be used.
+
+    With `output_guard`, requests in OPEA's form are answered whole, with their wish for a stream repeated: a service
+    behind this one reads the answer, and streams it to the user.
+    """
     edited = dict(fields)
-    renamed = _rename_aliases(edited)
+    _rename_aliases(edited)
     stream = edited.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise BadRequest("stream (or streaming) must be true or false.", param="stream")
-    warnings = tuple(f"{name} is not applied: {why}" for name, why in _IGNORED.items() if fields.get(name) is not None)
+    warnings = _warnings(fields, _IGNORED)
     if form is Form.OPENAI:
-        if stream and disable_streaming:
-            raise BadRequest(
-                "Streaming is switched off here (LLM_DISABLE_STREAMING); send stream: false.", param="stream"
-            )
-        return Call(form, bool(stream), edited, None if renamed else raw, warnings=warnings)
+        _refuse_stream(bool(stream) and disable_streaming)
+        return Call(form, bool(stream), fields, raw, warnings=warnings)
     for name in (*_OPEA_ONLY, *_IGNORED):
         edited.pop(name, None)
-    edited["stream"] = (True if stream is None else stream) and not disable_streaming
     if form is Form.TEXT:
-        edited["messages"] = [{"role": "user", "content": fields["messages"]}]
-        return Call(form, edited["stream"], edited, None, warnings=warnings)
-    return _opea(fields, edited, warnings)
+        return _text(fields, edited, warnings, stream=bool(stream) and not disable_streaming)
+    asked = stream is not False
+    edited["stream"] = asked and not (disable_streaming or output_guard)
+    return _opea(fields, edited, warnings, asked)
 
 
-def _opea(fields: Fields, edited: Fields, warnings: tuple[str, ...]) -> Call:
-    edited["messages"], prompt = _opea_messages(fields["messages"])
-    if edited.get("n") not in (None, 1) or edited.get("tools") is not None:
+def _opea(fields: Fields, edited: Fields, warnings: tuple[str, ...], asked: bool) -> Call:
+    newer = isinstance(fields["messages"], list)
+    edited["messages"], prompt = _turns(fields["messages"]) if newer else _opea_messages(fields["messages"])
+    if not newer and (edited.get("n") not in (None, 1) or edited.get("tools") is not None):
         raise BadRequest("OPEA's reply holds one text: n above 1 and tools need messages as OpenAI's list.", param="n")
-    for name, value in OPEA_DEFAULTS.items():
-        if edited.get(name) is None:
-            edited[name] = value
-    limited = edited.get("max_tokens") is not None or edited.get("max_completion_tokens") is not None
-    if not limited:
-        edited.pop("max_tokens", None)
+    default = _fill_defaults(edited, OPEA_DEFAULTS)
     data = fields.get("data")
     echo = {
+        "stream" if newer else "streaming": asked,
         "output_guardrail_params": fields.get("output_guardrail_params"),
         "data": data if isinstance(data, dict) else None,
     }
-    default = None if limited else OPEA_MAX_TOKENS
-    return Call(Form.OPEA, edited["stream"], edited, None, prompt, echo, warnings, default)
+    return Call(Form.OPEA, edited["stream"], edited, None, prompt, echo, warnings, default, newer=newer)
+
+
+def _text(fields: Fields, edited: Fields, warnings: tuple[str, ...], *, stream: bool) -> Call:
+    """GenAIComps gave a string to /v1/completions: its sender has made the whole prompt and reads `choices[0].text`."""
+    if edited.pop("prompt", None) is not None:
+        raise BadRequest("messages is the prompt already; send no other.", param="prompt")
+    edited["prompt"] = edited.pop("messages")
+    edited["stream"] = stream
+    _rename(edited, "max_tokens", "max_completion_tokens")
+    warnings += _warnings(fields, _TEXT_IGNORED)
+    for name in _TEXT_IGNORED:
+        edited.pop(name, None)
+    default = _fill_defaults(edited, TEXT_DEFAULTS)
+    return Call(Form.TEXT, stream, edited, None, "", {}, warnings, default, "/v1/completions")
+
+
+def _fill_defaults(edited: Fields, defaults: Mapping[str, float]) -> int | None:
+    """Fill in the defaults of a form, in place; return the limit on new tokens when the client gave none."""
+    for name, value in defaults.items():
+        if edited.get(name) is None:
+            edited[name] = value
+    if edited.get("max_tokens") is not None or edited.get("max_completion_tokens") is not None:
+        return None
+    edited.pop("max_tokens", None)
+    return DEFAULT_MAX_TOKENS
 
 
 def _opea_messages(messages: Fields) -> tuple[list[Fields], str]:

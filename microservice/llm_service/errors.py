@@ -2,16 +2,21 @@
 
     ServiceError
     ├── BadRequest        400   the body cannot be used (422 in OPEA's form)
+    ├── RequestTimeout    408   the body took too long to come
     ├── BodyTooLarge      413
     ├── Unauthorized      401   no key, or one that is not known
     ├── NotFound          404   no such path
+    ├── WrongMethod       405   Allow names those that the path takes
+    ├── TooManyRequests   429   one key's limit; Retry-After
+    ├── Overloaded        503   the service's own limit; Retry-After
     ├── EngineNotReady    503   Retry-After, and the engine's phase
     ├── EngineLost        502   the engine broke off, or answered what cannot be used
     ├── EngineTimeout     504
     ├── ShuttingDown      503
     └── Unexpected        500   a fault of ours; the request id leads to the log line
 
-OpenAI's envelope carries them, with vLLM's whole-number `code`; requests in OPEA's form get `detail`.
+OpenAI's envelope carries them, with vLLM's whole-number `code`; requests in OPEA's form get `detail`, and those of
+Anthropic's interface its own object.
 """
 
 from typing import ClassVar
@@ -26,7 +31,8 @@ class ServiceError(Exception):
 
     status: ClassVar[int]
     kind: ClassVar[str]
-    retry_after: ClassVar[int | None] = None
+    retry_after: int | None = None
+    """Seconds after which it is worth trying again."""
 
     def __init__(self, message: str, *, param: str | None = None, phase: str | None = None) -> None:
         super().__init__(message)
@@ -40,6 +46,13 @@ class BadRequest(ServiceError):
 
     status = 400
     kind = "BadRequestError"
+
+
+class RequestTimeout(ServiceError):
+    """The rest of the request did not come in time."""
+
+    status = 408
+    kind = "RequestTimeoutError"
 
 
 class BodyTooLarge(ServiceError):
@@ -63,6 +76,36 @@ class NotFound(ServiceError):
     kind = "NotFoundError"
 
 
+class WrongMethod(ServiceError):
+    """The path is here, but not for this method; `allowed` are those that it takes."""
+
+    status = 405
+    kind = "RequestError"
+
+    def __init__(self, allowed: list[str]) -> None:
+        super().__init__("Method Not Allowed")
+        self.allowed = allowed
+
+
+class TooManyRequests(ServiceError):
+    """A key has as many requests as it may have; `retry_after` is when it may send the next one."""
+
+    status = 429
+    kind = "RateLimitError"
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Overloaded(ServiceError):
+    """The service has as many requests as it may have, and its queue is full or too slow."""
+
+    status = 503
+    kind = "OverloadedError"
+    retry_after = RETRY_AFTER_SECONDS
+
+
 class EngineNotReady(ServiceError):
     """The engine does not answer requests (yet)."""
 
@@ -74,16 +117,18 @@ class EngineNotReady(ServiceError):
 class EngineLost(ServiceError):
     """The engine broke off, or answered what cannot be used.
 
-    `unanswered` says that nothing of a reply had come, so that another engine may be asked; `told` that the stream
-    ended in an error event, so that the client knows already.
+    `unanswered` says that nothing of a reply had come, so that another engine may be asked; `reused` that, moreover, the
+    connection had served before, so that the engine had most likely closed it before this request came; `told` that
+    the stream ended in an error event, so that the client knows already.
     """
 
     status = 502
     kind = "EngineError"
 
-    def __init__(self, message: str, *, unanswered: bool = False, told: bool = False) -> None:
+    def __init__(self, message: str, *, unanswered: bool = False, reused: bool = False, told: bool = False) -> None:
         super().__init__(message)
         self.unanswered = unanswered
+        self.reused = reused
         self.told = told
 
 
@@ -122,6 +167,27 @@ def openai_body(error: ServiceError) -> bytes:
     return envelope(error.status, error.kind, error.message, error.param, error.phase)
 
 
+# https://docs.anthropic.com/en/api/errors; what is not listed there is an api_error.
+_ANTHROPIC_KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+def anthropic_body(error: ServiceError) -> bytes:
+    """Return the error as Anthropic's clients read it."""
+    kind = _ANTHROPIC_KINDS.get(error.status, "api_error")
+    told: dict[str, object] = {"type": kind, "message": error.message}
+    if error.phase is not None:
+        told["phase"] = error.phase
+    return orjson.dumps({"type": "error", "error": told})
+
+
 def opea_status(error: ServiceError) -> int:
     """Return the status that OPEA's clients expect: a body that fails validation is 422 there."""
     return 422 if isinstance(error, BadRequest) else error.status
@@ -138,3 +204,24 @@ def opea_body(error: ServiceError) -> bytes:
 def opea_sentence(message: str) -> bytes:
     """Return one sentence, of ours or of the engine, as OPEA's clients read it."""
     return orjson.dumps({"detail": message})
+
+
+def shaped(error: ServiceError, dialect: str | None) -> tuple[int, bytes]:
+    """Return the status and the body of an error in the shape that a dialect's clients read."""
+    if dialect == "opea":
+        return opea_status(error), opea_body(error)
+    return error.status, anthropic_body(error) if dialect == "anthropic" else openai_body(error)
+
+
+def error_headers(error: ServiceError) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a reply that is nothing but this error."""
+    headers = [(b"content-type", b"application/json")]
+    if error.retry_after:
+        headers.append((b"retry-after", b"%d" % error.retry_after))
+    if isinstance(error, ShuttingDown):
+        headers.append((b"connection", b"close"))
+    elif isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", b"Bearer"))
+    elif isinstance(error, WrongMethod):
+        headers.append((b"allow", ", ".join(error.allowed).encode()))
+    return headers

@@ -4,6 +4,8 @@ from typing import Any
 
 import orjson
 
+from llm_service.errors import ServiceError, anthropic_body, openai_body
+
 _DONE = b"[DONE]"
 
 
@@ -43,15 +45,18 @@ class WholeEvents:
         """Whether the last event was an error: a service like this one, nearer to the engine, has lost it."""
         return not self._held and self._last.rstrip().rpartition(b"\n\n")[2].startswith(b'data: {"error"')
 
-    @property
-    def finished(self) -> bool:
-        """Whether the engine said that the stream is complete."""
-        return not self._held and _DONE in self._last[-16:]
+    def ends_with(self, marks: tuple[bytes, ...]) -> bool:
+        """Whether the last event begins with one of these, so that the stream is complete; without marks, any does."""
+        if self._held or not marks:
+            return not self._held
+        return self._last.replace(b"\r\n", b"\n").rstrip().rpartition(b"\n\n")[2].startswith(marks)
 
 
-def error_event(error: bytes) -> bytes:
-    """Return an error object as an event; OpenAI's client raises when it sees one."""
-    return b"data: " + error + b"\n\n"
+def error_event(error: ServiceError, dialect: str | None) -> bytes:
+    """Return an error as an event; the clients of OpenAI and of Anthropic raise when they see theirs."""
+    if dialect == "anthropic":
+        return b"event: error\ndata: " + anthropic_body(error) + b"\n\n"
+    return b"data: " + openai_body(error) + b"\n\n"
 
 
 class Literals:

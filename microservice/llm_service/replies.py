@@ -5,9 +5,22 @@ from uuid import uuid4
 
 import orjson
 
-from llm_service.dialects import Call
+from llm_service.dialects import Call, Form
 from llm_service.errors import EngineLost, EngineNotReady, ServiceError, ShuttingDown
-from llm_service.events import message_text
+from llm_service.events import Literals, message_text
+from llm_service.setting_kinds import StreamFormat
+
+
+def whole_reply(call: Call, completion: bytes) -> bytes:
+    """Return a whole reply as the request's form expects it; raise EngineLost when there is none in it."""
+    return opea_reply(call, completion) if call.form is Form.OPEA else completion
+
+
+def stream_shape(call: Call | None, form: StreamFormat) -> Literals | None:
+    """Return what rewrites a stream for the request's form; None when its bytes stay as they are."""
+    if call is None or call.form is Form.OPENAI or form is StreamFormat.OPENAI:
+        return None
+    return Literals(as_bytes=form is StreamFormat.BYTES_REPR, data=call.echo.get("data"))
 
 
 def opea_reply(call: Call, completion: bytes) -> bytes:

@@ -4,52 +4,15 @@ A field's alias is the variable's name, its description is the line in docs/serv
 accepted. Nothing here has a second default anywhere else.
 """
 
-import re
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr
 
 from llm_service.address import Address, normalized_all
+from llm_service.setting_kinds import ConnectorName, StreamFormat, absolute, described, key, lower, origins, paths
 
 KEY_FILE = Path("/run/secrets/vllm_api_key")
-
-
-class StreamFormat(StrEnum):
-    """What a streamed reply to an OPEA request looks like."""
-
-    OPENAI = "openai"
-    REPR = "repr"
-    BYTES_REPR = "bytes-repr"
-
-
-class ConnectorName(StrEnum):
-    """What carries a request to the engine."""
-
-    GENERIC = "generic"
-    LANGCHAIN = "langchain"
-
-
-def _key(value: str) -> str:
-    # The key becomes a header, so a blank or a line break in it would be another header.
-    if not re.fullmatch(r"[\x21-\x7e]+", value):
-        raise ValueError("not a key")
-    return value
-
-
-def _absolute(value: str) -> Path:
-    if not value.startswith("/"):
-        raise ValueError("not absolute")
-    return Path(value)
-
-
-def _lower(value: str) -> str:
-    return value.lower()
-
-
-def _field(name: str, description: str, form: str, default: Any = ..., **limits: Any) -> Any:
-    return Field(default, alias=name, description=description, json_schema_extra={"form": form}, **limits)
 
 
 class Settings(BaseModel):
@@ -57,9 +20,16 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    host: str = _field("LLM_USVC_HOST", "Address to listen on.", "an address of this machine", "127.0.0.1")
-    port: int = _field("LLM_USVC_PORT", "Port to listen on; 0 picks a free one.", "0 to 65535", 9000, ge=0, le=65535)
-    endpoint: Annotated[str, BeforeValidator(normalized_all)] = _field(
+    host: str = described("LLM_USVC_HOST", "Address to listen on.", "an address of this machine", "127.0.0.1")
+    port: int = described("LLM_USVC_PORT", "Port to listen on; 0 picks a free one.", "0 to 65535", 9000, ge=0, le=65535)
+    bind_address: str | None = described(
+        "BIND_ADDR",
+        "Where the port is published, for instance by Compose; unset, it is where the service listens. "
+        "Unless only this machine can reach it, clients have to show a key.",
+        "an address",
+        None,
+    )
+    endpoint: Annotated[str, BeforeValidator(normalized_all)] = described(
         "LLM_VLLM_ENDPOINT",
         "Where the engine is, or several, or the directory in which their jobs keep an endpoint.json each. "
         "Older names: `LLM_MODEL_SERVER_ENDPOINT`, `LLM_ENDPOINT`. "
@@ -68,75 +38,166 @@ class Settings(BaseModel):
         "several of these with commas between; or the absolute path of a directory",
         "http://127.0.0.1:8008",
     )
-    model: str | None = _field(
+    model: str | None = described(
         "LLM_MODEL_NAME",
         "Model for requests that name none. Unset: the one that the engine lists.",
         "a model that the engine serves",
         None,
     )
-    engine_model: str | None = _field(
+    engine_model: str | None = described(
         "LLM_VLLM_MODEL_NAME",
         "The engine's setting. Of several models that an engine lists, this one is the default, else the first.",
         "a model name",
         None,
     )
-    api_key: Annotated[SecretStr, BeforeValidator(_key)] | None = _field(
+    api_key: Annotated[SecretStr, BeforeValidator(key)] | None = described(
         "VLLM_API_KEY",
         "Key that the engine asks for. `VLLM_API_KEY_FILE` names a file with it "
         f"(`{KEY_FILE}` is read when it is there).",
         "printable characters without blanks",
         None,
     )
-    keys_file: Annotated[Path, BeforeValidator(_absolute)] | None = _field(
+    keys_file: Annotated[Path, BeforeValidator(absolute)] | None = described(
         "LLM_API_KEYS_FILE",
         "File with the keys of this service's clients, one a line. When set, every path asks for one of them.",
         "the absolute path of a file",
         None,
     )
-    stream_format: Annotated[StreamFormat, BeforeValidator(_lower)] = _field(
+    allow_no_key: bool = described(
+        "LLM_ALLOW_NO_KEY",
+        "Let other machines in without a key: for those who have a lock in front of the service.",
+        "true or false",
+        False,
+    )
+    key_max_in_flight: int | None = described(
+        "LLM_KEY_MAX_IN_FLIGHT",
+        "Requests that one key may have at a time, running or waiting, where its line says nothing else. "
+        "Unset: no limit.",
+        "whole numbers from 1 up",
+        None,
+        ge=1,
+    )
+    key_requests_per_minute: float | None = described(
+        "LLM_KEY_REQUESTS_PER_MINUTE",
+        "Requests that one key may send in a minute, where its line says nothing else. Unset: no limit.",
+        "a number above 0",
+        None,
+        gt=0,
+    )
+    max_in_flight: int = described(
+        "LLM_MAX_IN_FLIGHT", "Requests that are with the engine at a time.", "whole numbers from 1 up", 512, ge=1
+    )
+    max_queued: int = described(
+        "LLM_MAX_QUEUED", "Requests that wait beyond those; the next gets 503.", "whole numbers from 0 up", 256, ge=0
+    )
+    queue_seconds: float = described(
+        "LLM_QUEUE_TIMEOUT_SECONDS",
+        "How long a request waits for its turn before it gets 503.",
+        "seconds above 0",
+        30.0,
+        gt=0,
+    )
+    stream_format: Annotated[StreamFormat, BeforeValidator(lower)] = described(
         "LLM_STREAM_FORMAT",
         "Shape of streamed replies to OPEA requests: OpenAI's chunks, or the Python literals of older releases.",
         "openai, repr or bytes-repr",
         StreamFormat.OPENAI,
     )
-    disable_streaming: bool = _field(
+    disable_streaming: bool = described(
         "LLM_DISABLE_STREAMING",
         "Answer OPEA requests whole, whatever they ask for; OpenAI's form gets an error when it asks for a stream.",
         "true or false",
         False,
     )
-    connector: Annotated[ConnectorName, BeforeValidator(_lower)] = _field(
+    connector: Annotated[ConnectorName, BeforeValidator(lower)] = described(
         "LLM_CONNECTOR",
         "What carries requests to the engine. `langchain` needs the optional extra of that name.",
         "generic or langchain",
         ConnectorName.GENERIC,
     )
-    connect_seconds: float = _field(
+    connect_seconds: float = described(
         "LLM_CONNECT_TIMEOUT_SECONDS", "Longest wait for a connection to the engine.", "seconds above 0", 5.0, gt=0
     )
-    first_byte_seconds: float = _field(
+    first_byte_seconds: float = described(
         "LLM_FIRST_BYTE_TIMEOUT_SECONDS",
         "Longest wait for the first byte of a reply; for one that is not streamed, the longest wait at all.",
         "seconds above 0",
         600.0,
         gt=0,
     )
-    idle_seconds: float = _field(
+    idle_seconds: float = described(
         "LLM_IDLE_TIMEOUT_SECONDS", "Longest silence of the engine within a stream.", "seconds above 0", 60.0, gt=0
     )
-    pool_wait_seconds: float = _field(
+    total_seconds: float | None = described(
+        "LLM_TOTAL_TIMEOUT_SECONDS",
+        "Longest time that a request may take. Unset: no limit.",
+        "seconds above 0",
+        None,
+        gt=0,
+    )
+    keep_alive_seconds: float = described(
+        "LLM_SSE_KEEP_ALIVE_SECONDS",
+        "When nothing went to the client of a stream for this long, it gets a comment, so that nobody on the way takes "
+        "the connection for dead; 0 sends none.",
+        "seconds, 0 or more",
+        15.0,
+        ge=0,
+    )
+    open_paths: Annotated[tuple[str, ...], BeforeValidator(paths)] = described(
+        "LLM_OPEN_PATHS",
+        "Further paths of the engine that clients may use, such as `/tokenize`. Each is a way to more of the engine "
+        "than answers.",
+        "paths that begin with / and hold letters, digits, _, -, . and /, with commas between",
+        (),
+    )
+    pool_wait_seconds: float = described(
         "LLM_POOL_WAIT_SECONDS",
         "With several engines, how long a request waits for one that is ready before it gets 503.",
         "seconds, 0 or more",
         10.0,
         ge=0,
     )
-    drain_seconds: int = _field(
+    drain_seconds: int = described(
         "LLM_DRAIN_TIMEOUT_SECONDS",
         "After SIGTERM, how long running replies may take to finish.",
         "whole seconds, 0 or more",
         60,
         ge=0,
+    )
+    max_body_mib: int = described(
+        "LLM_MAX_BODY_MIB", "Largest body of a request, in MiB.", "whole numbers from 1 to 4096", 64, ge=1, le=4096
+    )
+    header_seconds: float = described(
+        "LLM_HEADER_TIMEOUT_SECONDS",
+        "How long the head of a request may take to come, from its first byte or the connection on.",
+        "seconds above 0",
+        10.0,
+        gt=0,
+    )
+    body_seconds: float = described(
+        "LLM_BODY_TIMEOUT_SECONDS",
+        "How long the body of a request may take to come, from its head on.",
+        "seconds above 0",
+        60.0,
+        gt=0,
+    )
+    tls_cert_file: Annotated[Path, BeforeValidator(absolute)] | None = described(
+        "LLM_TLS_CERT_FILE",
+        "Certificate in PEM form, with those that vouch for it after it. When set, the port speaks HTTPS only.",
+        "the absolute path of a file",
+        None,
+    )
+    tls_key_file: Annotated[Path, BeforeValidator(absolute)] | None = described(
+        "LLM_TLS_KEY_FILE",
+        "Key of that certificate, without a password.",
+        "the absolute path of a file",
+        None,
+    )
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(origins)] = described(
+        "LLM_CORS_ORIGINS",
+        "Sites whose pages may call this service from a browser. Unset: none but its own page.",
+        "origins such as https://chat.example.org, with commas between, or *",
+        (),
     )
 
     @property

@@ -4,7 +4,8 @@ from importlib.util import find_spec
 
 from llm_service.address import Address
 from llm_service.relay import Connector, Relay
-from llm_service.settings import ConnectorName, Settings
+from llm_service.setting_kinds import ConnectorName
+from llm_service.settings import Settings
 
 
 def missing_extra(settings: Settings) -> str | None:

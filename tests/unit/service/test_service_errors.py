@@ -259,7 +259,7 @@ def test_a_fault_of_ours_is_500_in_the_envelope_with_an_id(door: Door, monkeypat
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("llm_service.chat.dialects.parse", broken)
+    monkeypatch.setattr("llm_service.work.dialects.parse", broken)
     reply = door.chat(OPENAI_BODY)
     assert (reply.status_code, envelope(reply)["type"]) == (500, "InternalServerError")
     assert reply.headers["x-request-id"] in reply.text

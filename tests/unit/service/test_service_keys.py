@@ -10,6 +10,7 @@ import pytest
 from llm_service import keys
 from llm_service.app import create_app
 from llm_service.loading import SettingsError, load
+from llm_service.paths import Paths
 from tests.support.waiting import wait_until
 from tests.unit.service.door import CHAT, OPENAI_BODY, Door
 
@@ -32,7 +33,8 @@ def locked(open_door: OpenDoor, file: Path) -> Door:
 
 def routes() -> list[str]:
     """Every path that the application knows, and some that it does not."""
-    known = [str(getattr(route, "path", "")) for route in create_app(load({})).routes]
+    known = [str(getattr(route, "path", "")) for route in create_app(load({})).app.routes]
+    known += [route.template for _, route in Paths().relayed()]
     assert CHAT in known
     return [*known, "/", "/nothing", "/docs", "/metrics", "//health", "/health/"]
 

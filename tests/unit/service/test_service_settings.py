@@ -7,7 +7,8 @@ import pytest
 
 from llm_service.address import Address
 from llm_service.loading import SettingsError, load
-from llm_service.settings import Settings, StreamFormat
+from llm_service.setting_kinds import StreamFormat
+from llm_service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 NO_FILE = Path("/nonexistent/key")
@@ -193,7 +194,7 @@ def test_the_page_lists_every_setting_with_its_default() -> None:
     for field in Settings.model_fields.values():
         extra = field.json_schema_extra
         assert isinstance(extra, dict)
-        default = "unset" if field.default is None else f"`{_written(field.default)}`"
+        default = "unset" if field.default in (None, ()) else f"`{_written(field.default)}`"
         rows.append(f"| `{field.alias}` | {default} | {extra['form']} | {field.description} |")
     page = (ROOT / "docs" / "service.md").read_text()
     table = [line for line in page.split("## Settings", 1)[1].splitlines() if line.startswith("| `")]

@@ -1,0 +1,127 @@
+"""Watches over one request: a client that leaves, an engine that is silent, a request that never ends.
+
+The work runs in the task of the request and is cancelled there, so that a request costs one timer and no further task.
+Only after NOTICE_SECONDS does a second task begin to wait for the client to leave.
+"""
+
+import asyncio
+from math import inf
+from typing import Any
+
+from starlette.types import Receive
+
+from llm_service.asgi import Header, Writer
+from llm_service.errors import EngineTimeout
+from llm_service.settings import Settings
+
+NOTICE_SECONDS = 0.05  # a client that leaves earlier is noticed now; most small replies are over by then
+
+
+class ClientGone(Exception):
+    """The client closed its connection."""
+
+
+class Watch:
+    """Cancels the task that made it, and can then say why. Must be closed.
+
+    `since` is when the engine was last heard of, in seconds of the event loop's clock. It is None while nobody waits
+    for the engine: before it is asked, and while the client reads too slowly. `answered` is whether a byte of the
+    engine's went to the client.
+    """
+
+    __slots__ = (
+        *("_commented_at", "_head", "_leaving", "_limit", "_loop", "_receive", "_settings", "_speaking", "_task"),
+        *("_timer", "_total_at", "_why", "_writer", "answered", "since"),
+    )
+
+    def __init__(self, receive: Receive, writer: Writer, settings: Settings) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task: asyncio.Task[Any] = task
+        self._loop = task.get_loop()
+        self._receive = receive
+        self._writer = writer
+        self._settings = settings
+        self._limit = settings.first_byte_seconds
+        self._total_at = inf if settings.total_seconds is None else self._loop.time() + settings.total_seconds
+        self._head: list[Header] | None = None
+        self._commented_at = -inf
+        self._speaking: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        self._why: Exception | None = None
+        self.since: float | None = None
+        self.answered = False
+        self._timer = self._loop.call_later(NOTICE_SECONDS, self._look)
+
+    def begin(self, head: list[Header] | None) -> None:
+        """Take note that the engine is asked. A stream is sent comments, and its `head` before the first of them."""
+        if self.since is None:
+            self.since = self._loop.time()
+        self._head = head
+
+    def answers(self) -> None:
+        """Take note that the first byte has come: from now on the limit is that on silence between two."""
+        self.answered = True
+        self._limit = self._settings.idle_seconds
+        if self._leaving is not None:  # else the first look is still to come, and soon
+            self._timer.cancel()
+            self._look()
+
+    def heard(self) -> None:
+        """Take note that the engine has sent something, and that all of it went to the client."""
+        self.since = self._loop.time()
+
+    def explain(self) -> None:
+        """Raise ClientGone or EngineTimeout when the cancellation was this watch's doing."""
+        if self._why is not None:
+            self._task.uncancel()
+            raise self._why from None
+
+    def close(self) -> None:
+        """Watch no longer."""
+        self._timer.cancel()
+        if self._leaving is not None:
+            self._leaving.cancel()
+        if self._speaking is not None:
+            self._speaking.cancel()
+
+    def _look(self) -> None:
+        if self._leaving is None:
+            self._leaving = asyncio.ensure_future(self._leave())
+        now = self._loop.time()
+        silent_at = (now if self.since is None else self.since) + self._limit
+        if now >= self._total_at:
+            self._end(EngineTimeout(f"The request took longer than {self._settings.total_seconds:g} s."))
+        elif now >= silent_at:
+            self._end(EngineTimeout(f"The engine sent nothing for {self._limit:g} s."))
+        else:
+            next_at = min(silent_at, self._total_at, self._speak(now))
+            self._timer = self._loop.call_at(next_at, self._look)
+
+    def _speak(self, now: float) -> float:
+        """Send a comment if it is time to; return when that may be so again."""
+        pause = self._settings.keep_alive_seconds or inf
+        if self._head is None or self.since is None:
+            return now + pause
+        due_at = max(self.since, self._commented_at) + pause
+        if now < due_at:
+            return due_at
+        if self._speaking is None or self._speaking.done():
+            self._speaking = asyncio.ensure_future(self._comment(self._head))
+        self._commented_at = now
+        return now + pause
+
+    async def _comment(self, head: list[Header]) -> None:
+        if not self._writer.started:
+            await self._writer.start(200, head)
+        await self._writer.comment()
+
+    async def _leave(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._end(ClientGone())
+
+    def _end(self, why: Exception) -> None:
+        if self._why is None:
+            self._why = why
+            self._task.cancel()
