@@ -17,7 +17,7 @@ LONGEST_REST_SECONDS = 8.0
 
 
 class Engine:
-    """One engine. `start` opens its connections in the running event loop."""
+    """One engine."""
 
     def __init__(self, address: Address, settings: Settings, model: str | None = None) -> None:
         self.url = address.url
@@ -67,10 +67,6 @@ class Engine:
         if self._failures > 1:
             rest = min(_FIRST_REST_SECONDS * 2 ** (self._failures - 2), LONGEST_REST_SECONDS)
             self._rests_until = time.monotonic() + rest
-
-    async def start(self) -> None:
-        """Open the pool of connections."""
-        await self.relay.start()
 
     async def aclose(self) -> None:
         """Close every connection."""

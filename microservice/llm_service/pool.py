@@ -9,6 +9,7 @@ import contextlib
 import logging
 import time
 from asyncio import FIRST_COMPLETED, sleep
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import orjson
@@ -31,7 +32,7 @@ _log = logging.getLogger("llm_service.pool")
 
 
 class Pool:
-    """The engines. `start` opens connections in the running event loop; nothing can be asked before."""
+    """The engines. Nothing can be asked before `start`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -44,9 +45,7 @@ class Pool:
         self._following: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Open connections, and begin to follow engines that come and go."""
-        for engine in self._engines.values():
-            await engine.start()
+        """Begin to follow engines that come and go."""
         if self.several:
             await self._look()
             self._following = asyncio.ensure_future(self._follow())
@@ -101,6 +100,10 @@ class Pool:
             await asyncio.wait(checks, timeout=_STATE_SECONDS if self.several else None)
         return self._verdict(engines)
 
+    def phases(self) -> Counter[Phase]:
+        """Count the engines by what was last seen of them. Asks none of them."""
+        return Counter(engine.watch.last.phase for engine in self._engines.values())
+
     def _verdict(self, engines: list[Engine]) -> State:
         if not engines and self._listing is not None:
             phase, detail = self._listing.verdict()
@@ -148,7 +151,6 @@ class Pool:
             _log.info("engine left", extra={"fields": {"engine": address.url}})
         for address in listed.keys() - self._engines.keys():
             engine = Engine(address, self._settings, listed[address])
-            await engine.start()
             self._engines[address] = engine
             _log.info("engine joined", extra={"fields": {"engine": address.url, "model": listed[address]}})
 

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from llm_service.address import goes_direct
-from llm_service.relay import watchful_socket
+from llm_service.upstream import watchful_socket
 from tests.support.stub_engine import TEXT
 from tests.support.waiting import wait_until
 from tests.unit.service.door import CHAT, OPEA_BODY, OPENAI_BODY, Door

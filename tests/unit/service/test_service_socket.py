@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import aiohttp
 import pytest
 
-from llm_service.relay import translated
+from llm_service.relay_tls import translated
 from tests.support.waiting import wait_until
 from tests.unit.service.door import OPENAI_BODY, Door, SocketEngine
 
