@@ -1,5 +1,6 @@
 """LLM_API_KEYS_FILE: nothing answers without a key, and the file may change while the service runs."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from tests.unit.service.door import CHAT, OPENAI_BODY, Door
 
 OpenDoor = Callable[..., Door]
 KEY = {"Authorization": "Bearer key-one"}
+HASH = hashlib.sha256(b"canary-key").hexdigest()
 
 
 @pytest.fixture
@@ -70,9 +72,61 @@ def test_what_is_no_key_opens_nothing(locked: Door, shown: str) -> None:
     assert locked.client.get("/health", headers={"Authorization": shown}).status_code == 401
 
 
-def test_two_headers_with_a_key_open_nothing(locked: Door) -> None:
-    headers = [("Authorization", "Bearer key-one"), ("Authorization", "Bearer wrong")]
-    assert locked.client.get("/health", headers=headers).status_code == 401
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([("X-Api-Key", "key-one")], 200),
+        ([("X-Api-Key", "key-one"), ("Authorization", "Bearer key-one")], 200),
+        ([("X-Api-Key", "key-one"), ("Authorization", "Bearer key-two")], 401),
+        ([("X-Api-Key", "key-one"), ("Authorization", "Bearer")], 401),
+        ([("X-Api-Key", "wrong")], 401),
+        ([("X-Api-Key", "key-one"), ("X-Api-Key", "key-one")], 401),
+        ([("Authorization", "Bearer key-one"), ("Authorization", "Bearer wrong")], 401),
+    ],
+)
+def test_anthropics_header_counts_and_two_that_differ_open_nothing(
+    locked: Door, headers: list[tuple[str, str]], status: int
+) -> None:
+    assert locked.client.get("/health", headers=headers).status_code == status
+
+
+def test_a_hash_opens_for_the_key_and_not_for_itself(open_door: OpenDoor, file: Path) -> None:
+    file.write_text(f"# clients\nalice sha256:{HASH} requests_per_minute=600 max_in_flight=8\n")
+    locked = open_door(LLM_API_KEYS_FILE=str(file))
+    assert status_with(locked, "canary-key") == 200
+    for wrong in (HASH, f"sha256:{HASH}", "alice", "canary-key2"):
+        assert status_with(locked, wrong) == 401
+
+
+def test_a_key_has_a_name_its_limits_and_no_text(file: Path) -> None:
+    file.write_text(f"# clients\nalice sha256:{HASH} requests_per_minute=600 max_in_flight=8\n\nkey-two\n")
+    digest = bytes.fromhex(HASH)
+    assert keys.Keys(file).find(b"canary-key") == keys.Key("alice", digest, 8, 600)
+    plain = keys.Keys(file).find(b"key-two")
+    assert plain is not None
+    assert (plain.name, plain.max_in_flight, plain.requests_per_minute) == ("line-4", None, None)
+    assert "key-two" not in repr(plain)
+
+
+def test_no_key_is_not_the_hash_of_nothing(file: Path) -> None:
+    file.write_text(f"nobody sha256:{hashlib.sha256(b'').hexdigest()}\n")
+    assert keys.Keys(file).find(b"") is None
+
+
+def test_every_hash_is_compared_whichever_matches(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("key-one\nkey-two\nkey-three\n")
+    known = keys.Keys(file)
+    compared: list[bytes] = []
+
+    def compare(offered: bytes, digest: bytes) -> bool:
+        compared.append(digest)
+        return offered == digest
+
+    monkeypatch.setattr(keys.hmac, "compare_digest", compare)
+    for shown in (b"key-one", b"key-three", b"wrong"):
+        compared.clear()
+        known.find(shown)
+        assert len(compared) == 3
 
 
 def test_the_clients_key_stays_here_and_the_engine_gets_its_own(open_door: OpenDoor, file: Path) -> None:
@@ -131,6 +185,13 @@ def test_a_file_that_others_may_read_is_warned_of(file: Path, mode: int, caplog:
     assert "key-one" not in caplog.text
 
 
+def test_hashes_may_be_read_by_anybody(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file.write_text(f"alice sha256:{HASH}\n")
+    file.chmod(0o644)
+    keys.Keys(file)
+    assert not caplog.records
+
+
 def test_a_file_of_ones_own_is_not_warned_of(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     keys.Keys(file)
     assert not caplog.records
@@ -141,7 +202,16 @@ def test_a_file_of_ones_own_is_not_warned_of(file: Path, caplog: pytest.LogCaptu
     [
         (None, "cannot be read: No such file or directory."),
         ("\n# none\n", "holds no key."),
-        ("good\ncanary with blanks\n", "is no key: one has printable characters and no blank."),
+        ("good\ncanary with blanks\n", "[requests_per_minute=N]."),
+        ("good\ncanary sha256:canary\n", "[requests_per_minute=N]."),
+        (f"-canary sha256:{HASH}\n", "[requests_per_minute=N]."),
+        (f"good sha256:{HASH} max_in_flight=0\n", "[requests_per_minute=N]."),
+        (f"good sha256:{HASH} max_in_flight=1 max_in_flight=2\n", "[requests_per_minute=N]."),
+        (f"good sha256:{HASH} canary=1\n", "[requests_per_minute=N]."),
+        (f"sha256:{HASH}\n", "is no key: one has printable characters and no blank."),
+        (f"good sha256:{HASH}\nkey-two\ngood sha256:{HASH}\n", "has the same name as a line before it."),
+        (f"good sha256:{HASH}\ncanary sha256:{HASH}\n", "has the same key as a line before it."),
+        (f"good sha256:{HASH}\ncanary-key\n", "has the same key as a line before it."),
         ("k\u00e9y\n", "is no key: one has printable characters and no blank."),
     ],
 )
