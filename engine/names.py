@@ -27,6 +27,9 @@ OWN = frozenset({MODEL, EXTRA_ARGS, DEVICE, FP8, API_KEY_FILE})
 # Read by the service in front of the engine; one env file serves both, so the engine lets them pass.
 OF_THE_SERVICE = frozenset({"LLM_VLLM_ENDPOINT"})
 
+# Read by the launcher, by vLLM's processes through engine.announce, and by the service.
+PHASE_FILE = "LLM_PHASE_FILE"
+
 # Flags that carry a secret: an argument list is visible to every user of a machine.
 SECRET_FLAGS = {"api-key": f"{API_KEY} or {API_KEY_FILE}", "hf-token": f"{HF_TOKEN} or {HF_TOKEN_PATH}"}
 SECRETS = (

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from engine import arguments, catalog, credentials, devices, names, preflight, settings, writable
+from engine import announce, arguments, catalog, credentials, devices, names, preflight, settings, writable
 from engine.decisions import Decision, Situation
 from engine.messages import Exit, Problem, complain, mask, say
 
@@ -53,6 +53,8 @@ def launch(args: Sequence[str], environ: Mapping[str, str]) -> int:
     command = settings.build(ready, known, args)
     for decision in [*places, *command.decisions]:
         say(str(decision), secrets)
+    if mode is None:
+        announce.begin(command.environ)
     return _become(command.argv, command.environ, environ, secrets, mode)
 
 
@@ -74,7 +76,7 @@ def _must_exist(device: str | None) -> None:
 def _settle(environ: Mapping[str, str], reading: settings.Reading) -> tuple[list[Decision], list[Problem]]:
     decisions, problems = writable.settle(reading.environ)
     more, wrong = credentials.settle(environ, reading.environ)
-    return [*decisions, *more], [*problems, *wrong]
+    return [*decisions, *more, *announce.settle(reading.environ)], [*problems, *wrong]
 
 
 def replace_environ(reading: settings.Reading, decisions: Iterable[Decision]) -> settings.Reading:
