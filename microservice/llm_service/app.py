@@ -15,6 +15,7 @@ from llm_service.errors import RETRY_AFTER_SECONDS, EngineLost, NotFound, Servic
 from llm_service.forward import Forward
 from llm_service.health import State
 from llm_service.keys import Keys
+from llm_service.page import page_routes
 from llm_service.paths import Paths
 from llm_service.pool import Pool
 from llm_service.relay import Phase
@@ -53,6 +54,8 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Door:
     )
     app.add_exception_handler(HTTPException, _http_error)
     _add_health(app, pool, drain)
+    if settings.page:
+        app.router.routes.extend(page_routes())
 
     @app.get("/v1/models")
     async def models() -> Response:

@@ -18,7 +18,7 @@ from llm_service.errors import ServiceError, Unauthorized, Unexpected, WrongMeth
 from llm_service.exchange import LONGEST_LOGGED, Exchange, Observer, begin
 from llm_service.forward import Forward
 from llm_service.keys import Key, Keys, shown_key
-from llm_service.paths import Kind, Paths, Route
+from llm_service.paths import Kind, Paths, Route, public
 
 _log = logging.getLogger("llm_service.door")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,128}")
@@ -75,7 +75,7 @@ class Door:
 
     def _opened(self, scope: Scope, exchange: Exchange) -> Key | None:
         """Return the key that a request shows; raise Unauthorized when it shows none and needs one."""
-        if self._keys is None:
+        if self._keys is None or public(scope["method"], scope["path"]):
             return None
         if (key := self._keys.find(shown_key(scope["headers"]))) is None:
             raise Unauthorized("This service asks for a key: Authorization: Bearer KEY.")

@@ -109,6 +109,19 @@ class Settings(BaseModel):
         "true or false",
         False,
     )
+    page: bool = described(
+        "LLM_PAGE",
+        "Serve a page to chat on at `/`. It is served without a key, and asks for one.",
+        "true or false",
+        True,
+    )
+    output_guard: bool = described(
+        "LLM_OUTPUT_GUARD_EXISTS",
+        "Answer OPEA requests whole, with their wish for a stream repeated: OPEA's output guard reads the answer and "
+        "streams it.",
+        "true or false",
+        False,
+    )
     connector: Annotated[ConnectorName, BeforeValidator(lower)] = described(
         "LLM_CONNECTOR",
         "What carries requests to the engine. `langchain` needs the optional extra of that name.",
