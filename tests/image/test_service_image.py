@@ -76,6 +76,7 @@ def test_a_stranger_runs_it_with_nothing_writable(run: Start) -> None:
     wait_until(lambda: answers(container, "/health") == 200, 60, "the service answers")
     ready = httpx.get(f"{address(container)}/ready", trust_env=False)
     assert (ready.status_code, ready.json()["state"]) == (503, "starting")
+    assert {answers(container, path) for path in ("/", "/page/app.js", "/page/style.css")} == {200}
 
     def healthy() -> bool:
         container.reload()
