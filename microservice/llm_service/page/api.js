@@ -29,7 +29,10 @@ async function ask(path, options = {}) {
     }
 }
 
-/** The state of the engine as /ready says it: {state, detail, models}. Throws Problem; its status is 401 without a key. */
+/**
+ * What /ready says: {state, detail, models}, and {doing} while the engine loads.
+ * Throws Problem; its status is 401 without a key.
+ */
 export async function readiness() {
     const response = await ask("ready");
     if (response.status !== 200 && response.status !== 503) throw await problem(response);
@@ -51,7 +54,12 @@ export async function windows() {
  * Throws Problem; an AbortError when `signal` says so.
  */
 export async function* chat(body, signal) {
-    const options = { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" }, signal };
+    const options = {
+        method: "POST",
+        body: JSON.stringify(body),
+        headers: { "Content-Type": "application/json" },
+        signal,
+    };
     const response = await ask("v1/chat/completions", options);
     if (!response.ok) throw await problem(response);
     try {

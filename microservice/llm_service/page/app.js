@@ -26,6 +26,8 @@ async function send() {
     if (!content || running || engine.state !== "ready" || !settingsFit()) return;
     draft.value = "";
     grow();
+    // What failed before may not be tried again: it is no longer the last.
+    for (const again of byId("turns").querySelectorAll(".problem button")) again.remove();
     turns.push(question(byId("turns"), content));
     await answer();
 }
@@ -36,23 +38,24 @@ async function answer() {
     const reply = new Answer(byId("turns"), body.model);
     const control = (running = new AbortController());
     refresh();
-    scroller.scrollTop = scroller.scrollHeight;
+    toTheEnd();
     try {
         for await (const chunk of chat(body, control.signal)) {
-            const follow = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < AT_THE_END_PX;
+            const follow = atTheEnd();
             reply.add(chunk);
-            if (follow) requestAnimationFrame(() => (scroller.scrollTop = scroller.scrollHeight));
+            if (follow) requestAnimationFrame(toTheEnd); // after the text, which is drawn in the same frame
         }
         say(`The answer is complete: ${reply.end()}.`);
     } catch (error) {
+        const follow = atTheEnd();
         if (control.signal.aborted) say(`The answer was stopped: ${reply.end("stopped")}.`);
         else broken(error, reply, mine);
+        if (follow) toTheEnd();
     }
     if (reply.content && turns === mine && !reply.failed) mine.push(reply);
     if (running === control) running = null;
     if (document.activeElement === document.body) draft.focus(); // the button that had it is gone
     refresh();
-    scroller.scrollTop = scroller.scrollHeight;
 }
 
 function broken(error, reply, mine) {
@@ -73,6 +76,8 @@ function newChat() {
     refresh();
 }
 
+const toTheEnd = () => (scroller.scrollTop = scroller.scrollHeight);
+const atTheEnd = () => scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < AT_THE_END_PX;
 const say = (words) => (byId("said").textContent = words);
 
 // The engine
@@ -86,7 +91,10 @@ function showEngine(seen) {
     byId("state-name").textContent = NAMES[seen.state] ?? seen.state;
     byId("detail").textContent = seen.detail;
     offerModels(seen.models);
-    if (newly) windows().then((found) => (windowOf = found)).then(refresh, () => {});
+    if (newly)
+        windows()
+            .then((found) => (windowOf = found))
+            .then(refresh, () => {});
     refresh();
 }
 
@@ -101,17 +109,13 @@ function offerModels(models) {
 }
 
 function showNotice() {
-    const notice = byId("notice");
-    notice.hidden = engine.state === "ready" || engine.state === "asking";
-    if (notice.hidden) return;
-    const seconds = Math.round((Date.now() - engine.since) / 1000);
-    // The seconds are in an element of their own, which is not read out each time.
-    if (notice.firstChild?.textContent !== engine.detail) {
-        const waited = document.createElement("span");
-        waited.setAttribute("aria-hidden", "true");
-        notice.replaceChildren(engine.detail, waited);
-    }
-    notice.lastChild.textContent = ["failed", "locked"].includes(engine.state) || !seconds ? "" : ` ${seconds} s so far.`;
+    const { state, detail, doing, since } = engine;
+    byId("notice").hidden = state === "ready" || state === "asking";
+    if (byId("doing").textContent !== detail) byId("doing").textContent = detail;
+    const seconds = ["failed", "locked"].includes(state) ? 0 : Math.round((Date.now() - since) / 1000);
+    byId("waited").textContent = seconds ? `${seconds} s so far.` : "";
+    byId("share").hidden = typeof doing?.fraction !== "number";
+    byId("share").value = doing?.fraction ?? 0;
 }
 
 const look = watch(showEngine, () => askForKey(key() ? "The service does not know this key." : ""));
@@ -150,7 +154,8 @@ function refresh() {
     const model = byId("model").value;
     byId("model-name").textContent = model;
     const tokens = windowOf.get(model);
-    byId("window").textContent = model && `${model}${tokens ? `, ${tokens.toLocaleString("en")} tokens of context` : ""}`;
+    byId("window").textContent =
+        model && `${model}${tokens ? `, ${tokens.toLocaleString("en")} tokens of context` : ""}`;
     const write = byId("as-curl").checked ? asCurl : asPython;
     byId("request").textContent = write(current(), Boolean(key()));
     showNotice();

@@ -5,10 +5,11 @@ import { Problem, readiness } from "./api.js";
 const LOADING_MS = 2000; // the service asks the engine every 1.5 s
 const READY_MS = 15000;
 
+const isReady = ({ state }) => state === "ready";
+
 /**
- * Look at the engine from now on. `show` is called with {state, detail, models, since} after each look, where `since`
- * is when this state was first seen; `locked` with true or false when a key is asked for: whether one was shown.
- * Returns a function that looks at once.
+ * Look at the engine from now on. `show` is called with what /ready says and `since`, the moment at which it became
+ * ready, or ceased to be; `locked` when a key is asked for. Returns a function that looks at once.
  */
 export function watch(show, locked) {
     let timer;
@@ -20,11 +21,11 @@ export function watch(show, locked) {
         const mine = ++looks;
         const seen = await state();
         if (mine !== looks) return; // a newer look is under way
-        const since = seen.state === last.state ? last.since : Date.now();
+        const since = isReady(seen) === isReady(last) ? last.since : Date.now();
         last = { ...seen, since };
         show(last);
         if (seen.state === "locked") return locked();
-        timer = setTimeout(look, seen.state === "ready" ? READY_MS : LOADING_MS);
+        timer = setTimeout(look, isReady(seen) ? READY_MS : LOADING_MS);
     }
 
     document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : look()));

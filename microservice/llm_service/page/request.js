@@ -38,7 +38,11 @@ export function asPython(body, withKey) {
     const listed = values.map(([name, value]) => `    ${name}=${literal(value, "    ")},`);
     const secret = withKey ? 'os.environ["LLM_API_KEY"]' : '"none"';
     const reading = body.stream
-        ? ["for chunk in answer:", "    if chunk.choices:", '        print(chunk.choices[0].delta.content or "", end="", flush=True)']
+        ? [
+              "for chunk in answer:",
+              "    if chunk.choices:",
+              '        print(chunk.choices[0].delta.content or "", end="", flush=True)',
+          ]
         : ["print(answer.choices[0].message.content)"];
     return [
         ...(withKey ? ["import os", ""] : []),
@@ -56,7 +60,10 @@ export function asPython(body, withKey) {
 function literal(value, indent) {
     const deeper = `${indent}    `;
     if (value === true) return "True";
-    if (Array.isArray(value)) return `[\n${value.map((item) => `${deeper}${literal(item, deeper)},\n`).join("")}${indent}]`;
+    if (Array.isArray(value))
+        return `[\n${value.map((item) => `${deeper}${literal(item, deeper)},\n`).join("")}${indent}]`;
     if (typeof value !== "object") return JSON.stringify(value);
-    return `{${Object.entries(value).map(([name, item]) => `${JSON.stringify(name)}: ${literal(item, deeper)}`).join(", ")}}`;
+    return `{${Object.entries(value)
+        .map(([name, item]) => `${JSON.stringify(name)}: ${literal(item, deeper)}`)
+        .join(", ")}}`;
 }

@@ -56,7 +56,10 @@ function codeBlock(block) {
     code.textContent = lines.join("\n");
     const frame = document.createElement("div");
     frame.className = "code";
-    frame.append(code, copyButton(() => code, "Copy this code"));
+    frame.append(
+        code,
+        copyButton(() => code, "Copy this code"),
+    );
     return frame;
 }
 

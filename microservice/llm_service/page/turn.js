@@ -62,7 +62,11 @@ export class Answer {
     /** Say how it ended; `note` is one more remark, such as that it was stopped. Returns the line below the answer. */
     end(note = "") {
         this.#draw();
-        const notes = [note, this.#cut ? "cut at its most tokens" : "", this.content || this.#thoughts ? "" : "nothing came"];
+        const notes = [
+            note,
+            this.#cut ? "cut at its most tokens" : "",
+            this.content || this.#thoughts ? "" : "nothing came",
+        ];
         this.#facts.textContent = [...this.#speed(), ...notes.filter(Boolean)].join(", ");
         return this.#facts.textContent;
     }
