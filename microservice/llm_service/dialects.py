@@ -8,23 +8,28 @@ ignore is named in the reply's X-Berth-Warning header.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 import orjson
 
 from llm_service.errors import BadRequest
-
-Fields = dict[str, Any]
+from llm_service.fields import (
+    ALIASES,
+    Fields,
+    fill_defaults,
+    not_applied,
+    rename,
+    rename_aliases,
+    turns_of_list,
+    turns_of_object,
+)
 
 # Defaults that reached the engine in Enterprise-RAG 1.2-2.1 and in GenAIComps 1.0-1.5. The top_k, repetition_penalty
 # and typical_p of Enterprise-RAG never did, so those count here only when a client sends them.
 OPEA_DEFAULTS: Mapping[str, float] = {"temperature": 0.01, "top_p": 0.95}
 TEXT_DEFAULTS: Mapping[str, float] = {"temperature": 0.01}
-DEFAULT_MAX_TOKENS = 1024
 
-_ALIASES = (("max_tokens", "max_new_tokens"), ("stream", "streaming"))
 _OPEA_ONLY = ("input_guardrail_params", "output_guardrail_params", "data")
-_OPEA_NAMES = frozenset((*_OPEA_ONLY, *(alias for _, alias in _ALIASES)))
+_OPEA_NAMES = frozenset((*_OPEA_ONLY, *(alias for _, alias in ALIASES)))
 _IGNORED = {
     "typical_p": "vLLM has no such setting",
     "input_guardrail_params": "guardrails are another service",
@@ -88,8 +93,11 @@ class Call:
         `window` is the model's context in tokens: the engine refuses a limit above it, so a default that nobody asked
         for must stay below.
         """
-        if self.raw is not None and not self.needs_model:
-            return self.raw
+        if self.raw is not None:
+            if not self.needs_model:
+                return self.raw
+            if self.fields and "model" not in self.fields:  # all else stays as the client wrote it
+                return b'{"model":' + orjson.dumps(model) + b"," + self.raw.lstrip()[1:]
         body = dict(self.fields)
         if self.needs_model:
             body["model"] = model
@@ -142,97 +150,63 @@ def parse(
     behind this one reads the answer, and streams it to the user.
     """
     edited = dict(fields)
-    _rename_aliases(edited)
+    rename_aliases(edited)
     stream = edited.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise BadRequest("stream (or streaming) must be true or false.", param="stream")
-    warnings = _warnings(fields, _IGNORED)
+    warnings = not_applied(fields, _IGNORED)
     if form is Form.OPENAI:
         _refuse_stream(bool(stream) and disable_streaming)
         return Call(form, bool(stream), fields, raw, warnings=warnings)
     for name in (*_OPEA_ONLY, *_IGNORED):
         edited.pop(name, None)
     if form is Form.TEXT:
-        return _text(fields, edited, warnings, stream=bool(stream) and not disable_streaming)
+        edited["stream"] = _allowed(bool(stream), edited, disable_streaming)
+        return _text(fields, edited, warnings)
     asked = stream is not False
-    edited["stream"] = asked and not (disable_streaming or output_guard)
+    edited["stream"] = _allowed(asked, edited, disable_streaming or output_guard)
     return _opea(fields, edited, warnings, asked)
+
+
+def _allowed(asked: bool, edited: Fields, switched_off: bool) -> bool:
+    """Say whether there will be a stream; without one, take what only a stream may have out of the fields."""
+    if asked and switched_off:
+        edited.pop("stream_options", None)
+    return asked and not switched_off
 
 
 def _opea(fields: Fields, edited: Fields, warnings: tuple[str, ...], asked: bool) -> Call:
     newer = isinstance(fields["messages"], list)
-    edited["messages"], prompt = _turns(fields["messages"]) if newer else _opea_messages(fields["messages"])
+    edited["messages"], prompt = turns_of_list(fields["messages"]) if newer else turns_of_object(fields["messages"])
     if not newer and (edited.get("n") not in (None, 1) or edited.get("tools") is not None):
         raise BadRequest("OPEA's reply holds one text: n above 1 and tools need messages as OpenAI's list.", param="n")
-    default = _fill_defaults(edited, OPEA_DEFAULTS)
+    default = fill_defaults(edited, OPEA_DEFAULTS)
     data = fields.get("data")
     echo = {
         "stream" if newer else "streaming": asked,
         "output_guardrail_params": fields.get("output_guardrail_params"),
         "data": data if isinstance(data, dict) else None,
     }
+    _dump(echo)  # what cannot be written again is refused now, and not when the answer is there
     return Call(Form.OPEA, edited["stream"], edited, None, prompt, echo, warnings, default, newer=newer)
 
 
-def _text(fields: Fields, edited: Fields, warnings: tuple[str, ...], *, stream: bool) -> Call:
+def _text(fields: Fields, edited: Fields, warnings: tuple[str, ...]) -> Call:
     """GenAIComps gave a string to /v1/completions: its sender has made the whole prompt and reads `choices[0].text`."""
     if edited.pop("prompt", None) is not None:
         raise BadRequest("messages is the prompt already; send no other.", param="prompt")
     edited["prompt"] = edited.pop("messages")
-    edited["stream"] = stream
-    _rename(edited, "max_tokens", "max_completion_tokens")
-    warnings += _warnings(fields, _TEXT_IGNORED)
+    rename(edited, "max_tokens", "max_completion_tokens")
+    warnings += not_applied(fields, _TEXT_IGNORED)
     for name in _TEXT_IGNORED:
         edited.pop(name, None)
-    default = _fill_defaults(edited, TEXT_DEFAULTS)
-    return Call(Form.TEXT, stream, edited, None, "", {}, warnings, default, "/v1/completions")
+    default = fill_defaults(edited, TEXT_DEFAULTS)
+    return Call(Form.TEXT, edited["stream"], edited, None, "", {}, warnings, default, "/v1/completions")
 
 
-def _fill_defaults(edited: Fields, defaults: Mapping[str, float]) -> int | None:
-    """Fill in the defaults of a form, in place; return the limit on new tokens when the client gave none."""
-    for name, value in defaults.items():
-        if edited.get(name) is None:
-            edited[name] = value
-    if edited.get("max_tokens") is not None or edited.get("max_completion_tokens") is not None:
-        return None
-    edited.pop("max_tokens", None)
-    return DEFAULT_MAX_TOKENS
-
-
-def _opea_messages(messages: Fields) -> tuple[list[Fields], str]:
-    if set(messages) - {"system", "user"}:
-        raise BadRequest("messages may hold only system and user; use OpenAI's list for more turns.", param="messages")
-    system, user = messages.get("system"), messages.get("user")
-    if not isinstance(user, str):
-        raise BadRequest("messages.user must be a string.", param="messages")
-    if system is not None and not isinstance(system, str):
-        raise BadRequest("messages.system must be a string.", param="messages")
-    turns = [{"role": "user", "content": user}]
-    # Some chat templates know no system role, so an empty one is not sent.
-    if system and system.strip():
-        turns.insert(0, {"role": "system", "content": system})
-    return turns, user
-
-
-def _rename_aliases(fields: Fields) -> bool:
-    """Put OPEA's names under OpenAI's, in place; say whether anything changed."""
-    renamed = False
-    for name, alias in _ALIASES:
-        if alias not in fields:
-            continue
-        renamed = True
-        value = fields.pop(alias)
-        if value is None:
-            continue
-        if name == "max_tokens" and (type(value) is not int or value < 1):
-            raise BadRequest(f"{alias} must be a whole number above 0.", param=alias)
-        if name == "stream" and not isinstance(value, bool):
-            raise BadRequest(f"{alias} must be true or false.", param=alias)
-        other = fields.get(name)
-        if other is not None and (type(other) is not type(value) or other != value):
-            raise BadRequest(f"{name} and {alias} disagree; send one of them.", param=alias)
-        fields[name] = value
-    return renamed
+def _refuse_stream(unwanted: bool) -> None:
+    if unwanted:
+        raise BadRequest("Streaming is switched off here (LLM_DISABLE_STREAMING); send stream: false.", param="stream")
 
 
 def _dump(body: Fields) -> bytes:

@@ -43,13 +43,16 @@ class WholeEvents:
     @property
     def ends_in_error(self) -> bool:
         """Whether the last event was an error: a service like this one, nearer to the engine, has lost it."""
-        return not self._held and self._last.rstrip().rpartition(b"\n\n")[2].startswith(b'data: {"error"')
+        return not self._held and self._last_event().startswith((b'data: {"error"', b"event: error\n"))
 
     def ends_with(self, marks: tuple[bytes, ...]) -> bool:
         """Whether the last event begins with one of these, so that the stream is complete; without marks, any does."""
         if self._held or not marks:
             return not self._held
-        return self._last.replace(b"\r\n", b"\n").rstrip().rpartition(b"\n\n")[2].startswith(marks)
+        return self._last_event().startswith(marks)
+
+    def _last_event(self) -> bytes:
+        return self._last.replace(b"\r\n", b"\n").rstrip().rpartition(b"\n\n")[2]
 
 
 def error_event(error: ServiceError, dialect: str | None) -> bytes:
@@ -62,9 +65,8 @@ def error_event(error: ServiceError, dialect: str | None) -> bytes:
 class Literals:
     """OpenAI's chunks rewritten as Python literals of the text, as OPEA services sent before they sent JSON."""
 
-    def __init__(self, *, as_bytes: bool, data: dict[str, Any] | None) -> None:
+    def __init__(self, *, as_bytes: bool) -> None:
         self._as_bytes = as_bytes
-        self._data = data
 
     def feed(self, events: bytes) -> bytes:
         """Take whole events; return them rewritten. Errors stay JSON, comments are kept."""
@@ -75,7 +77,7 @@ class Literals:
             return event + b"\n\n"
         payload = event[5:].strip()
         if payload == _DONE:
-            return b"data: [DONE]\n\n" + self._data_event()
+            return b"data: [DONE]\n\n"
         try:
             chunk = orjson.loads(payload)
         except orjson.JSONDecodeError:
@@ -88,15 +90,9 @@ class Literals:
         literal = repr(text.encode()) if self._as_bytes else repr(text)
         return f"data: {literal}\n\n".encode()
 
-    def _data_event(self) -> bytes:
-        if self._data is None:
-            return b""
-        documents = self._data.get("reranked_docs", [])
-        return b"json: " + orjson.dumps({"reranked_docs": documents}) + b"\n\n"
-
 
 def delta_text(chunk: dict[str, Any]) -> str:
-    """Return the text of a streamed chunk; empty when it carries none."""
+    """Return the text of a streamed chunk, of chat or of /v1/completions; empty when it carries none."""
     return _text(chunk, "delta")
 
 
@@ -107,7 +103,8 @@ def message_text(completion: dict[str, Any]) -> str:
 
 def _text(completion: dict[str, Any], part: str) -> str:
     try:
-        content = completion["choices"][0][part]["content"]
+        choice = completion["choices"][0]
+        content = choice["text"] if "text" in choice else choice[part]["content"]
     except (KeyError, IndexError, TypeError):
         return ""
     return content if isinstance(content, str) else ""

@@ -143,7 +143,7 @@ class Forward:
             lost = "The engine ended the stream before the answer was complete."
             raise EngineLost(lost, unanswered=events.none_yet, told=events.ends_in_error)
         note_usage(writer.exchange, before + last)
-        await writer.end()
+        await writer.end(work.call.trailer if work.call else b"")
 
     async def _whole(self, work: Work, reply: Reply, body: bytes, writer: Writer, watch: Watch) -> None:
         watch.since = None

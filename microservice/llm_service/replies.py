@@ -18,27 +18,26 @@ def whole_reply(call: Call, completion: bytes) -> bytes:
 
 def stream_shape(call: Call | None, form: StreamFormat) -> Literals | None:
     """Return what rewrites a stream for the request's form; None when its bytes stay as they are."""
-    if call is None or call.form is Form.OPENAI or form is StreamFormat.OPENAI:
+    if call is None or call.form is Form.OPENAI or call.newer or form is StreamFormat.OPENAI:
         return None
-    return Literals(as_bytes=form is StreamFormat.BYTES_REPR, data=call.echo.get("data"))
+    return Literals(as_bytes=form is StreamFormat.BYTES_REPR)
 
 
 def opea_reply(call: Call, completion: bytes) -> bytes:
-    """Return OPEA's GeneratedDoc for an OpenAI completion; raise EngineLost when it is none."""
+    """Return OPEA's GeneratedDoc for an OpenAI completion; raise EngineLost when it is none.
+
+    That of Enterprise-RAG 2.x lists the choices. It has the completion's other fields, too: a client that reads only
+    OpenAI's reply, and sent `max_new_tokens` for some reason, finds all it knows.
+    """
     try:
         parsed = orjson.loads(completion)
     except orjson.JSONDecodeError:
         parsed = None
     if not isinstance(parsed, dict) or not parsed.get("choices"):
         raise EngineLost("The engine's answer is no chat completion.")
-    reply: dict[str, Any] = {
-        "id": uuid4().hex,
-        "text": message_text(parsed),
-        "prompt": call.prompt,
-        "streaming": False,
-        "output_guardrail_params": call.echo["output_guardrail_params"],
-        "data": call.echo["data"] or {"reranked_docs": []},
-    }
+    reply: dict[str, Any] = parsed if call.newer else {}
+    reply |= {"id": uuid4().hex, "text": message_text(parsed), "prompt": call.prompt, **call.echo}
+    reply["data"] = call.echo["data"] or {"reranked_docs": []}
     return orjson.dumps(reply)
 
 
@@ -63,7 +62,9 @@ def door_refusal(status: int, body: bytes) -> ServiceError | None:
             return EngineNotReady(message, phase=error.get("phase"))
         case 503, ShuttingDown.kind:
             return EngineNotReady(message, phase="draining")
-        case 502, EngineLost.kind:
+        case 503, "overloaded_error" if error.get("phase") is not None:  # as Anthropic's clients are told
+            return EngineNotReady(message, phase=error["phase"])
+        case 502, EngineLost.kind | "api_error":
             return EngineLost(message, unanswered=True)
     return None
 

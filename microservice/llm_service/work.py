@@ -77,7 +77,9 @@ def understood(route: Route, scope: Scope, raw: bytes, exchange: Exchange, setti
         fields = dialects.read(raw)
         form = dialects.form_of(fields)
         exchange.dialect = form
-        call = dialects.parse(form, fields, raw, disable_streaming=settings.disable_streaming)
+        call = dialects.parse(
+            form, fields, raw, disable_streaming=settings.disable_streaming, output_guard=settings.output_guard
+        )
     elif route.kind is Kind.JSON:
         fields = dialects.read(raw)
         call = dialects.passed(fields, raw)

@@ -18,6 +18,7 @@ from typing import Any, Self
 from tests.support.stub_messages import chunk, completion, event, metrics, whole
 
 TEXT = ["Deep learning", " isn't magic:", " it fits", " many layers", " to data.\n"]
+_TEXT_PATHS = ("/v1/chat/completions", "/v1/completions")
 
 
 @dataclass
@@ -59,6 +60,11 @@ class Record:
     def json(self) -> Any:
         """The body, parsed."""
         return json.loads(self.body)
+
+    @property
+    def chat(self) -> bool:
+        """Whether it is a chat request."""
+        return self.path == _TEXT_PATHS[0]
 
 
 class StubEngine:
@@ -142,8 +148,8 @@ class StubEngine:
 
     @property
     def chats(self) -> list[Record]:
-        """The chat requests that arrived."""
-        return [record for record in self.records if record.path == "/v1/chat/completions"]
+        """The requests for text that arrived."""
+        return [record for record in self.records if record.path in _TEXT_PATHS]
 
     def counts(self) -> dict[str, int]:
         """vLLM's counters, as of now: a stub's prompt has 3 tokens, and a piece is one token."""
@@ -206,7 +212,7 @@ class StubEngine:
         if record.path == "/v1/models":
             listed = [{"id": name, "object": "model", "max_model_len": knobs.window} for name in knobs.models]
             return whole(writer, 200, json.dumps({"object": "list", "data": listed}).encode(), cookie=knobs.cookie)
-        if record.path != "/v1/chat/completions":
+        if record.path not in _TEXT_PATHS:
             return whole(writer, 404, b'{"detail":"Not Found"}')
         return await self._chat(record, writer)
 
@@ -220,7 +226,7 @@ class StubEngine:
         if knobs.status != 200:
             return whole(writer, knobs.status, knobs.error_body, knobs.retry_after)
         if not record.json.get("stream"):
-            return whole(writer, 200, knobs.whole_body or completion("".join(knobs.pieces)))
+            return whole(writer, 200, knobs.whole_body or completion("".join(knobs.pieces), chat=record.chat))
         return await self._stream(record, writer)
 
     async def _stream(self, record: Record, writer: asyncio.StreamWriter) -> bool:
@@ -231,7 +237,7 @@ class StubEngine:
         if knobs.hold == "after headers":
             await asyncio.Event().wait()
         for index, piece in enumerate(knobs.pieces):
-            data = event(piece)
+            data = event(piece, chat=record.chat)
             if index == 1 and knobs.hold == "after first piece":
                 await asyncio.Event().wait()
             if index == 2 and knobs.die is not None:

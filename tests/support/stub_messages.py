@@ -26,19 +26,23 @@ def chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
     writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
 
-def event(text: str) -> bytes:
-    """A server-sent event with one piece of a chat's answer."""
-    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
-    frame = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "stub-model"}
+def event(text: str, *, chat: bool = True) -> bytes:
+    """A server-sent event with one piece of an answer, of chat or of /v1/completions."""
+    piece = {"delta": {"content": text}} if chat else {"text": text}
+    choice = {"index": 0, **piece, "finish_reason": None}
+    kind = "chat.completion.chunk" if chat else "text_completion"
+    frame = {"id": "chatcmpl-1", "object": kind, "created": 1, "model": "stub-model"}
     chunk = {**frame, "choices": [choice]}
     return b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
 
 
-def completion(text: str) -> bytes:
-    """A chat's whole answer."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+def completion(text: str, *, chat: bool = True) -> bytes:
+    """A whole answer, of chat or of /v1/completions."""
+    answer = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+    choice = {"index": 0, **answer, "finish_reason": "stop"}
     usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
-    whole = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "stub-model", "choices": [choice]}
+    kind = "chat.completion" if chat else "text_completion"
+    whole = {"id": "chatcmpl-1", "object": kind, "created": 1, "model": "stub-model", "choices": [choice]}
     return json.dumps({**whole, "usage": usage}).encode()
 
 

@@ -13,17 +13,10 @@ from llm_service.upstream import watchful_socket
 from tests.support.stub_engine import TEXT
 from tests.support.waiting import wait_until
 from tests.unit.service.door import CHAT, OPEA_BODY, OPENAI_BODY, Door
+from tests.unit.service.streams import streamed_text
 
 OpenDoor = Callable[..., Door]
-
-
-def events(body: bytes) -> list[str]:
-    """The data of each event."""
-    return [line[6:] for line in body.decode().split("\n") if line.startswith("data: ")]
-
-
-def streamed_text(body: bytes) -> str:
-    return "".join(json.loads(event)["choices"][0]["delta"]["content"] for event in events(body)[:-1])
+STRING = {"messages": "Hello", "stream": True}
 
 
 def test_openai_reply_is_the_engines_own_bytes(door: Door) -> None:
@@ -59,60 +52,6 @@ def test_the_openai_client_works_streaming_and_not(door: Door) -> None:
     client.close()
 
 
-def test_opea_reply_has_its_own_shape(door: Door) -> None:
-    reply = door.chat({**OPEA_BODY, "streaming": False, "max_new_tokens": 17}).json()
-    assert len(reply.pop("id")) == 32
-    assert reply == {
-        "text": "".join(TEXT),
-        "prompt": "What is deep learning?",
-        "streaming": False,
-        "output_guardrail_params": None,
-        "data": {"reranked_docs": []},
-    }
-    assert door.engine.chats[-1].json["max_tokens"] == 17
-
-
-def test_opea_reply_repeats_data_and_guardrail_settings(door: Door) -> None:
-    data, guard = {"reranked_docs": [{"text": "a"}]}, {"enabled": True}
-    reply = door.chat({**OPEA_BODY, "streaming": False, "data": data, "output_guardrail_params": guard}).json()
-    assert (reply["data"], reply["output_guardrail_params"]) == (data, guard)
-
-
-def test_opea_reply_without_text_is_empty_and_no_error(door: Door) -> None:
-    door.engine.knobs.whole_body = b'{"choices":[{"message":{"content":null}}]}'
-    assert door.chat({**OPEA_BODY, "streaming": False}).json()["text"] == ""
-
-
-def test_opea_streams_openai_chunks_by_default(door: Door) -> None:
-    assert streamed_text(door.chat(OPEA_BODY).content) == "".join(TEXT)
-
-
-@pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize(("shape", "literal"), [("repr", repr), ("bytes-repr", lambda text: repr(text.encode()))])
-def test_opea_streams_in_the_historical_shapes(
-    open_door: OpenDoor, shape: str, literal: Callable[[str], str], split: bool
-) -> None:
-    door = open_door(LLM_STREAM_FORMAT=shape)
-    door.engine.knobs.split_bytes = split
-    door.engine.knobs.pieces = ["It's", "", " né\n"]
-    reply = door.chat({**OPEA_BODY, "data": {"reranked_docs": [1]}}).content
-    assert events(reply) == [literal("It's"), literal(" né\n"), "[DONE]"]
-    assert reply.endswith(b'data: [DONE]\n\njson: {"reranked_docs":[1]}\n\n')
-    assert streamed_text(door.chat({**OPENAI_BODY, "stream": True}).content) == "It's né\n"
-
-
-def test_a_string_streams_and_is_answered_in_openais_shape(door: Door) -> None:
-    assert streamed_text(door.chat({"messages": "Hello"}).content) == "".join(TEXT)
-    assert door.chat({"messages": "Hello", "stream": False}).json()["object"] == "chat.completion"
-    assert door.engine.chats[-1].json["messages"] == [{"role": "user", "content": "Hello"}]
-
-
-def test_streaming_can_be_switched_off(open_door: OpenDoor) -> None:
-    door = open_door(LLM_DISABLE_STREAMING="True")
-    assert door.chat({**OPEA_BODY, "streaming": True}).json()["streaming"] is False
-    assert door.chat({**OPENAI_BODY, "stream": True}).status_code == 400
-
-
 def test_the_model_is_the_engines_first_unless_set(open_door: OpenDoor) -> None:
     door = open_door()
     door.engine.knobs.models = ["first", "second"]
@@ -145,12 +84,6 @@ def test_a_model_that_went_is_looked_up_again(open_door: OpenDoor) -> None:
     assert [chat.json["model"] for chat in door.engine.chats] == ["stub-model", "stub-model", "newer"]
 
 
-def test_what_vllm_does_not_know_is_named_in_a_header(door: Door) -> None:
-    reply = door.chat({**OPEA_BODY, "typical_p": 0.9})
-    assert reply.headers["x-berth-warning"] == "typical_p is not applied: vLLM has no such setting"
-    assert "x-berth-warning" not in door.chat(OPEA_BODY).headers
-
-
 def test_the_clients_own_headers_stay_here(open_door: OpenDoor) -> None:
     door = open_door(VLLM_API_KEY="engine-key")
     door.engine.knobs.api_key = "engine-key"
@@ -175,10 +108,10 @@ def test_a_request_id_that_could_break_a_log_is_replaced(door: Door) -> None:
     assert len(door.chat(OPENAI_BODY, headers={"X-Request-Id": 'a"b c'}).headers["x-request-id"]) == 32
 
 
-@pytest.mark.parametrize("body", [{**OPENAI_BODY, "stream": True}, OPENAI_BODY, OPEA_BODY, {"messages": "a"}])
+@pytest.mark.parametrize("body", [{**OPENAI_BODY, "stream": True}, OPENAI_BODY, OPEA_BODY, STRING])
 @pytest.mark.parametrize("phase", ["before headers", "after headers", "after first piece"])
 def test_a_client_that_leaves_ends_the_generation(door: Door, body: dict[str, Any], phase: str) -> None:
-    streams = body.get("stream", body is not OPENAI_BODY)
+    streams = body.get("stream", body is OPEA_BODY)
     if not streams and phase != "before headers":
         phase = "before headers"
     door.engine.knobs.hold = phase
