@@ -20,6 +20,7 @@ from llm_service.paths import Paths
 from llm_service.pool import Pool
 from llm_service.relay import Phase
 from llm_service.settings import Settings
+from llm_service.statistics import Statistics
 from llm_service.stopping import Drain
 
 _JSON = "application/json"
@@ -69,9 +70,16 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Door:
             return _error(error)
         return Response(body, status, media_type=content_type)
 
+    statistics = Statistics()
+
+    @app.get("/v1/statistics")
+    async def figures() -> Response:
+        """OPEA's latencies of the latest requests, in seconds."""
+        return Response(orjson.dumps(statistics.report()), media_type=_JSON)
+
     forward = Forward(settings, pool, drain, Admission(settings))
     keys = Keys(settings.keys_file) if settings.keys_file else None
-    return Door(app, forward, Paths(settings.open_paths), keys, (log_request,))
+    return Door(app, forward, Paths(settings.open_paths), keys, (log_request, statistics.finished))
 
 
 def _add_health(app: FastAPI, pool: Pool, drain: Drain) -> None:
@@ -95,6 +103,7 @@ def _add_health(app: FastAPI, pool: Pool, drain: Drain) -> None:
         """OPEA's health check, with the engine's state."""
         titles = {
             "Service Title": "opea_service@llm/MicroService",
+            "Version": __version__,
             "Service Description": "OPEA Microservice Infrastructure",
         }
         return _state_reply(await state(), titles)

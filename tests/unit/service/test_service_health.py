@@ -41,6 +41,7 @@ def test_health_check_has_opeas_two_keys_and_the_state(open_door: OpenDoor) -> N
     reply = door.client.get("/v1/health_check", headers={"Content-Type": "application/json"})
     assert reply.status_code == 200
     assert reply.json()["Service Title"] == "opea_service@llm/MicroService"
+    assert {"Service Description", "Version", "state"} <= reply.json().keys()
     assert reply.json()["Service Description"] == "OPEA Microservice Infrastructure"
     assert reply.json()["state"] == "ready"
     down = open_door(StubEngine()).client.get("/v1/health_check")
