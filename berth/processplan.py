@@ -7,13 +7,14 @@ from typing import Any
 
 from berth.deployment import Deployment
 from berth.host.installing import engine_directory
-from berth.paths import ROOT, shown
+from berth.paths import ROOT, RUN, shown
 from berth.runtimes import ENGINE, SERVICE, local_url
 from engine import names
 from engine.decisions import SHUTDOWN_TIMEOUT_S
 
 ENGINE_GRACE_S = SHUTDOWN_TIMEOUT_S + 15  # the drain, and the teardown of vLLM's workers after it
 SERVICE_GRACE_S = 15
+PHASE_FILE = RUN / "phase.json"
 LOOPBACK = "127.0.0.1"  # the service is the door; the engine is for this machine alone
 
 
@@ -51,6 +52,7 @@ def _engine(deployment: Deployment, url: str) -> dict[str, Any]:
         "environ": {
             names.HOST: LOOPBACK,
             names.DEVICE: deployment.device,
+            names.PHASE_FILE: str(PHASE_FILE),
             # The engine's own programs (ninja, for one) first; nothing of the shell's Python.
             "PATH": f"{python.parent}{os.pathsep}{deployment.value('PATH', os.defpath)}",
             "PYTHONPATH": None,
@@ -70,6 +72,7 @@ def _service(deployment: Deployment, engine: str, url: str) -> dict[str, Any]:
             "LLM_USVC_HOST": deployment.address,
             "LLM_USVC_PORT": str(deployment.service_port),
             "LLM_VLLM_ENDPOINT": engine,
+            names.PHASE_FILE: str(PHASE_FILE),
             names.HF_TOKEN: None,  # the service downloads nothing
         },
         "ready_url": f"{url}/health",

@@ -17,6 +17,9 @@ GIVEN = Path("/run/secrets")
 # Which service may read which secret; the token for the hub is no business of the service that faces the network.
 READERS = {"engine": ("hf_token", "vllm_api_key"), "llm": ("vllm_api_key",)}
 
+# A subfolder that the engine writes to, so that the service can say what a start does.
+PHASE = "phase"
+
 # The names by which env files name themselves, in the order of their layers.
 LAYERS = ("BERTH_DEVICE_ENV", "BERTH_MODEL_ENV", "BERTH_LOCAL_ENV")
 
@@ -55,6 +58,7 @@ def hand_out(given: Path, folder: Path) -> list[Problem]:
             place.mkdir(mode=0o770, exist_ok=True)
             for secret in secrets:
                 _copy(given / secret, place / secret)
+        (folder / PHASE).mkdir(mode=0o770, exist_ok=True)
     except OSError as error:
         return [
             Problem(

@@ -45,7 +45,8 @@ _door_run() {
     for name in "${!settings[@]}"; do
         case $name in
         LLM_VLLM_MODEL_NAME) ;;
-        LLM_VLLM_* | LLM_DEVICE | LLM_MODEL_SERVER_ENDPOINT | LLM_ENDPOINT | LLM_USVC_* | LLM_API_KEYS_FILE) continue ;;
+        LLM_VLLM_* | LLM_DEVICE | LLM_MODEL_SERVER_ENDPOINT | LLM_ENDPOINT) continue ;;
+        LLM_USVC_* | LLM_API_KEYS_FILE | LLM_PHASE_FILE) continue ;;
         LLM_*) ;;
         *) continue ;;
         esac
@@ -55,6 +56,7 @@ _door_run() {
     setting LLM_USVC_HOST "$door_host"
     setting LLM_USVC_PORT "$door_port"
     setting LLM_VLLM_ENDPOINT unix:///tmp/s/engine.sock
+    setting LLM_PHASE_FILE /tmp/s/phase.json
     setting LLM_API_KEYS_FILE /tmp/door_key
     exec "${container[@]}" "$image" python -P -m llm_service
 }

@@ -48,7 +48,13 @@ node_settings() {
     done
     setting VLLM_PORT $((port_base + 2))
     if ((SLURM_JOB_NUM_NODES > 1)); then several_nodes; else one_node; fi
-    if ((rank > 0)); then setting VLLM_HEADLESS true; else setting VLLM_UDS /tmp/s/engine.sock; fi
+    if ((rank > 0)); then setting VLLM_HEADLESS true; else head_settings; fi
+}
+
+# The door, which stands beside the head, finds both in the head's own folder.
+head_settings() {
+    setting VLLM_UDS /tmp/s/engine.sock
+    setting LLM_PHASE_FILE /tmp/s/phase.json
 }
 
 # A variable of the job, unless the env files say something else.

@@ -23,7 +23,8 @@ class Engine:
         self.url = address.url
         self.relay = Relay(address, settings.connect_seconds)
         self.connector = build_connector(settings, self.relay, address)
-        self.watch = EngineWatch(self.relay)
+        # One file tells of one engine.
+        self.watch = EngineWatch(self.relay, settings.phase_file if len(settings.engines) == 1 else None)
         self.busy = 0
         """How many requests it has that are not yet finished."""
         self.turn = 0

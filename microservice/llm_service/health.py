@@ -3,10 +3,13 @@
 import asyncio
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from llm_service import doing
+from llm_service.doing import Doing
 from llm_service.errors import EngineNotReady, ServiceError
 from llm_service.relay import Phase, Relay
 from llm_service.replies import door_refusal
@@ -25,11 +28,12 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The engine's phase, one sentence about it, and what it serves."""
+    """The engine's phase, one sentence about it, what it serves, and what its start does where that is known."""
 
     phase: Phase
     detail: str
     models: tuple[Model, ...] = field(default=())
+    doing: Doing | None = None
 
     @property
     def ready(self) -> bool:
@@ -38,14 +42,17 @@ class State:
 
     def public(self) -> dict[str, Any]:
         """Return the state for /ready and /v1/health_check."""
-        return {"state": self.phase, "detail": self.detail, "models": [model.name for model in self.models]}
+        models = [model.name for model in self.models]
+        step = {"doing": self.doing.public()} if self.doing else {}
+        return {"state": self.phase, "detail": self.detail, "models": models, **step}
 
 
 class EngineWatch:
     """Asks one engine for its state at most once per CACHE_SECONDS, however many clients want to know."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, phase_file: Path | None = None) -> None:
         self._relay = relay
+        self._phase_file = phase_file
         self.last = State(Phase.STARTING, "The engine has not been asked yet.")
         self.good = False
         """Whether requests may go there: it was seen ready, and nothing since then spoke against it."""
@@ -80,7 +87,7 @@ class EngineWatch:
 
     async def _ask(self) -> None:
         try:
-            self.last = await self._probe()
+            self.last = self._with_its_own_words(await self._probe())
             self.good = self.last.ready
             self.models = self.last.models or self.models
             self._asked_at = time.monotonic()
@@ -105,6 +112,20 @@ class EngineWatch:
         if not models:
             return State(Phase.LOADING, "The engine is loading: it answers but lists no model yet.")
         return State(Phase.READY, "The engine answers requests.", models)
+
+    def _with_its_own_words(self, state: State) -> State:
+        """Of an engine that does not answer yet, say what it says of its start, where it keeps a file for that."""
+        if self._phase_file is None or state.phase not in (Phase.STARTING, Phase.LOADING):
+            return state
+        told = doing.read(self._phase_file)
+        if told is None:
+            return state
+        if not told.alive:
+            return State(Phase.STARTING, "The engine does not run: it has ended, or has not begun.")
+        if told.doing is None:
+            return state
+        phase = Phase.STARTING if told.doing.name == doing.BEGINNING else Phase.LOADING
+        return State(phase, f"The engine is {told.doing.words()}.", doing=told.doing)
 
 
 def _not_ready(error: EngineNotReady) -> State:

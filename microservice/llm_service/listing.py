@@ -12,6 +12,8 @@ from pathlib import Path
 import orjson
 
 from llm_service.address import Address, normalized
+from llm_service.doing import Doing
+from llm_service.doing import parsed as parsed_doing
 
 FRESH_SECONDS = 90.0  # a heartbeat comes every 5 s; shared file systems show it late, and clocks differ a little
 _LARGEST_FILE = 2**20  # bytes
@@ -28,8 +30,8 @@ class Entry:
     model: str | None
     key_file: str | None
     reason: str
-    doing: str | None
-    """What a starting engine does, in a few words."""
+    doing: Doing | None
+    """What a starting engine does."""
 
     @property
     def alive(self) -> bool:
@@ -57,11 +59,16 @@ class Listing:
         ready = [(url, entry) for url, entry in newest.items() if entry.state == "ready" and entry.alive]
         return {Address(url, _key(entry.key_file) or self._key): entry.model for url, entry in ready}
 
+    def doing(self) -> Doing | None:
+        """Return what an engine's start does, when it is the only one that has been heard of."""
+        alive = [entry for entry in self._entries.values() if entry.alive]
+        return alive[0].doing if len(alive) == 1 and alive[0].state == "starting" else None
+
     def verdict(self) -> tuple[str, str]:
         """Return the state of the engines as a whole when none is ready, and a sentence about it."""
         alive = [entry for entry in self._entries.values() if entry.alive and entry.state != "ready"]
         if alive:
-            words = ", ".join(sorted(f"one is {entry.state}{_in_brackets(entry.doing)}" for entry in alive))
+            words = ", ".join(sorted(f"one is {_words(entry)}" for entry in alive))
             state = "starting" if any(entry.state == "starting" for entry in alive) else "draining"
             return state, f"No engine is ready: {words}."
         last = max(self._entries.values(), key=lambda entry: entry.heartbeat, default=None)
@@ -110,7 +117,7 @@ def parsed(text: bytes) -> Entry | None:
             model=said.get("model") or None,
             key_file=said.get("key_file") or None,
             reason=str(said.get("reason") or ""),
-            doing=(watch.get("phase") or {}).get("name"),
+            doing=parsed_doing(dict(watch.get("phase") or {})),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -122,6 +129,10 @@ def _key(path: str | None) -> str | None:
     except (OSError, ValueError):
         return None
     return key if key.isprintable() and " " not in key and key else None
+
+
+def _words(entry: Entry) -> str:
+    return entry.doing.words() if entry.doing and entry.state == "starting" else entry.state
 
 
 def _in_brackets(words: str | None) -> str:

@@ -107,7 +107,7 @@ class Pool:
     def _verdict(self, engines: list[Engine]) -> State:
         if not engines and self._listing is not None:
             phase, detail = self._listing.verdict()
-            return State(Phase(phase), detail)
+            return State(Phase(phase), detail, doing=self._listing.doing())
         states = [engine.watch.last for engine in engines]
         ready = [state for state in states if state.ready]
         if ready and self.several:

@@ -50,6 +50,12 @@ class Settings(BaseModel):
         "a model name",
         None,
     )
+    phase_file: Annotated[Path, BeforeValidator(absolute)] | None = described(
+        "LLM_PHASE_FILE",
+        "File in which the engine tells what its start does, for `/ready`. The engine reads this setting, too.",
+        "the absolute path of a file",
+        None,
+    )
     api_key: Annotated[SecretStr, BeforeValidator(key)] | None = described(
         "VLLM_API_KEY",
         "Key that the engine asks for. `VLLM_API_KEY_FILE` names a file with it "

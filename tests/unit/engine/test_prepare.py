@@ -52,7 +52,7 @@ def test_secrets_that_are_no_longer_given_are_removed_and_new_ones_replace_old(g
 
 def test_without_secrets_the_folders_are_there_and_empty(given: Path, volume: Path) -> None:
     assert prepare.hand_out(given / "absent", volume) == []
-    assert sorted(path.name for path in volume.iterdir()) == ["engine", "llm"]
+    assert sorted(path.name for path in volume.iterdir()) == ["engine", "llm", "phase"]
     assert handed_out(volume) == {}
 
 

@@ -71,7 +71,7 @@ def test_without_an_engine_in_time_it_is_503_with_the_phase(open_door: OpenDoor,
     wait_until(lambda: "loading weights" in door.client.get("/ready").text, 10, "the file is read")
     reply = door.chat(OPENAI_BODY)
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "5")
-    assert reply.json()["error"]["message"] == "No engine is ready: one is starting (loading weights)."
+    assert reply.json()["error"]["message"] == "No engine is ready: one is loading weights."
     assert reply.json()["error"]["phase"] == "starting"
     assert door.client.get("/v1/models").status_code == 503
 
