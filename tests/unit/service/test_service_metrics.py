@@ -1,0 +1,115 @@
+"""/metrics: what is counted, under which labels, and in a format that Prometheus reads."""
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from llm_service import metrics
+from llm_service.exchange import Exchange
+from llm_service.metrics import Metrics
+from llm_service.relay import Phase
+
+CHAT = {"route": "/v1/chat/completions", "dialect": "openai", "model": "m", "key": "alice", "status": 200}
+
+
+def made() -> Metrics:
+    pool = SimpleNamespace(phases=lambda: Counter({Phase.READY: 2, Phase.FAILED: 1}))
+    admission: Any = SimpleNamespace(in_flight=3, queued=1)
+    return Metrics(admission, pool)  # type: ignore[arg-type]
+
+
+def exchange(**known: Any) -> Exchange:
+    one = Exchange("id", "POST", "/v1/chat/completions", started_at=100.0, last_byte_at=102.0)
+    for name, value in (CHAT | known).items():
+        setattr(one, name, value)
+    return one
+
+
+def samples(counted: Metrics) -> dict[str, dict[tuple[str, ...], float]]:
+    """Each sample's name, and its values by its labels' values."""
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(counted.render().decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
+    return found
+
+
+def test_each_request_is_counted_by_route_dialect_model_key_and_status() -> None:
+    counted = made()
+    counted.finished(exchange())
+    counted.finished(exchange())
+    counted.finished(exchange(key="bob", status=400, outcome="BadRequestError"))
+    assert samples(counted)["berth_requests_total"] == {
+        ("/v1/chat/completions", "openai", "m", "alice", "200"): 2,
+        ("/v1/chat/completions", "openai", "m", "bob", "400"): 1,
+    }
+
+
+def test_what_runs_and_waits_now_is_read_when_it_is_asked_for() -> None:
+    seen = samples(made())
+    assert (seen["berth_requests_in_flight"], seen["berth_requests_queued"]) == ({(): 3}, {(): 1})
+    assert seen["berth_engines"] == {("ready",): 2, ("failed",): 1}
+    assert seen["process_resident_memory_bytes"][()] > 2**20
+
+
+def test_times_of_a_stream_are_from_its_head_and_between_its_tokens() -> None:
+    counted = made()
+    counted.finished(exchange(stream=True, first_byte_at=100.5, completion_tokens=4, chunks=2))
+    counted.finished(exchange(stream=True, first_byte_at=100.5, chunks=16))
+    seen = samples(counted)
+    assert seen["berth_request_seconds_sum"][("openai", "m")] == 4.0
+    assert seen["berth_time_to_first_token_seconds_sum"][("openai", "m")] == 1.0
+    assert seen["berth_inter_token_seconds_sum"][("openai", "m")] == 0.5 + 0.1
+    first = {bound: count for (_, _, bound), count in seen["berth_time_to_first_token_seconds_bucket"].items()}
+    assert (first["0.25"], first["0.5"], first["+Inf"]) == (0, 2, 2), "a bound is part of its bucket"
+
+
+def test_a_whole_reply_has_no_time_to_a_first_token() -> None:
+    counted = made()
+    counted.finished(exchange(stream=False, first_byte_at=102.0))
+    seen = samples(counted)
+    assert seen["berth_request_seconds_count"][("openai", "m")] == 1
+    assert seen["berth_time_to_first_token_seconds_count"][("openai", "m")] == 0
+
+
+def test_tokens_are_those_that_the_engine_counted() -> None:
+    counted = made()
+    counted.finished(exchange(prompt_tokens=7, completion_tokens=11))
+    counted.finished(exchange(prompt_tokens=1, completion_tokens=2))
+    assert samples(counted)["berth_tokens_total"] == {
+        ("prompt", "openai", "m", "alice"): 8,
+        ("completion", "openai", "m", "alice"): 13,
+    }
+
+
+def test_a_reply_that_was_cut_and_a_client_that_left_are_aborts_and_a_refusal_is_none() -> None:
+    counted = made()
+    counted.finished(exchange(outcome="EngineError", stream=True, first_byte_at=101.0, chunks=1))
+    counted.finished(exchange(outcome="client gone", status=499))
+    counted.finished(exchange(outcome="BadRequestError", status=400, first_byte_at=101.0))
+    by_reason = {labels[0]: value for labels, value in samples(counted)["berth_aborts_total"].items()}
+    assert by_reason == {"EngineError": 1, "client gone": 1}
+
+
+def test_a_model_becomes_a_label_only_when_an_engine_has_answered_for_it() -> None:
+    counted = made()
+    for number in range(1000):
+        counted.finished(exchange(model=f"invented-{number}", status=404, outcome="refused"))
+    counted.finished(exchange(model="real"))
+    counted.finished(exchange(model="real", status=500))
+    assert {labels[2] for labels in samples(counted)["berth_requests_total"]} == {"other", "real"}
+
+
+def test_an_engine_that_answers_to_any_name_adds_only_so_many_labels() -> None:
+    counted = made()
+    for number in range(1000):
+        counted.finished(exchange(model=f"invented-{number}"))
+    assert len({labels[2] for labels in samples(counted)["berth_requests_total"]}) == metrics.MOST_MODELS + 1
+
+
+def test_a_label_with_quotes_and_line_breaks_stays_one_label() -> None:
+    counted = made()
+    counted.finished(exchange(model='a"b\\c\nd'))
+    assert ("openai", 'a"b\\c\nd') in samples(counted)["berth_request_seconds_sum"]
