@@ -7,7 +7,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from llm_service import __version__
+from llm_service import __version__, exposition
 from llm_service.access import log_request
 from llm_service.admission import Admission
 from llm_service.door import Door
@@ -15,6 +15,7 @@ from llm_service.errors import RETRY_AFTER_SECONDS, EngineLost, NotFound, Servic
 from llm_service.forward import Forward
 from llm_service.health import State
 from llm_service.keys import Keys
+from llm_service.metrics import Metrics
 from llm_service.page import page_routes
 from llm_service.paths import Paths
 from llm_service.pool import Pool
@@ -77,9 +78,18 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Door:
         """OPEA's latencies of the latest requests, in seconds."""
         return Response(orjson.dumps(statistics.report()), media_type=_JSON)
 
-    forward = Forward(settings, pool, drain, Admission(settings))
+    admission = Admission(settings)
+    metrics = Metrics(admission, pool)
+
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        """What Prometheus collects."""
+        await pool.state()  # so that engines are as they are now
+        return Response(metrics.render(), media_type=exposition.CONTENT_TYPE)
+
+    forward = Forward(settings, pool, drain, admission)
     keys = Keys(settings.keys_file) if settings.keys_file else None
-    return Door(app, forward, Paths(settings.open_paths), keys, (log_request, statistics.finished))
+    return Door(app, forward, Paths(settings.open_paths), keys, (log_request, statistics.finished, metrics.finished))
 
 
 def _add_health(app: FastAPI, pool: Pool, drain: Drain) -> None:

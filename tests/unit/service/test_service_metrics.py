@@ -10,6 +10,7 @@ from llm_service import metrics
 from llm_service.exchange import Exchange
 from llm_service.metrics import Metrics
 from llm_service.relay import Phase
+from tests.unit.service.door import OPENAI_BODY
 
 CHAT = {"route": "/v1/chat/completions", "dialect": "openai", "model": "m", "key": "alice", "status": 200}
 
@@ -28,9 +29,13 @@ def exchange(**known: Any) -> Exchange:
 
 
 def samples(counted: Metrics) -> dict[str, dict[tuple[str, ...], float]]:
+    return parsed(counted.render().decode())
+
+
+def parsed(text: str) -> dict[str, dict[tuple[str, ...], float]]:
     """Each sample's name, and its values by its labels' values."""
     found: dict[str, dict[tuple[str, ...], float]] = {}
-    for family in text_string_to_metric_families(counted.render().decode()):
+    for family in text_string_to_metric_families(text):
         for sample in family.samples:
             found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
     return found
@@ -113,3 +118,21 @@ def test_a_label_with_quotes_and_line_breaks_stays_one_label() -> None:
     counted = made()
     counted.finished(exchange(model='a"b\\c\nd'))
     assert ("openai", 'a"b\\c\nd') in samples(counted)["berth_request_seconds_sum"]
+
+
+def test_a_request_through_the_door_is_counted_with_its_tokens_and_times(open_door: Any) -> None:
+    door = open_door()
+    assert door.chat(OPENAI_BODY).status_code == 200
+    assert door.chat({**OPENAI_BODY, "stream": True, "stream_options": {"include_usage": True}}).status_code == 200
+    assert door.client.get("/no/such/path/of/mine").status_code == 404
+    reply = door.client.get("/metrics")
+    assert reply.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    seen = parsed(reply.text)
+    assert seen["berth_requests_total"] == {
+        ("/v1/chat/completions", "openai", "stub-model", "", "200"): 2,
+        ("other", "", "", "", "404"): 1,
+    }
+    assert seen["berth_engines"] == {("ready",): 1}
+    assert seen["berth_requests_in_flight"] == {(): 0}
+    assert seen["berth_time_to_first_token_seconds_count"] == {("openai", "stub-model"): 1}
+    assert seen["berth_tokens_total"]["prompt", "openai", "stub-model", ""] > 0
