@@ -159,7 +159,7 @@ class Wire(asyncio.BufferedProtocol):
         surplus = False
         try:
             self._parser.feed_data(self._buffer[:nbytes])
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             if not self._complete:
                 self._give_up(answer)
                 return

@@ -1,0 +1,103 @@
+"""One connection without a network: the bytes of the engine are fed to it."""
+
+import asyncio
+from typing import Any
+
+from llm_service import wire as wires
+from llm_service.errors import EngineLost
+from llm_service.wire import Answer, Wire
+
+REQUEST = b"POST /v1/x HTTP/1.1\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+class Line(asyncio.Transport):
+    """A transport that goes nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = b""
+        self.unsent = 0
+        self.paused = self.closed = False
+
+    def write(self, data: Any) -> None:
+        self.sent += data
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+class Connection:
+    """A wire on such a line."""
+
+    def __init__(self) -> None:
+        self.line = Line()
+        self.free: list[Wire] = []
+        self.wire = Wire(bytearray(wires.READ_BYTES), self.free.append, lambda _: None)
+        self.wire.connection_made(self.line)
+
+    def ask(self, **how: bool) -> Answer:
+        return self.wire.ask(REQUEST, None, bodiless=how.get("bodiless", False))
+
+    def feed(self, *parts: bytes) -> None:
+        for part in parts:
+            for begin in range(0, len(part), wires.READ_BYTES):
+                piece = part[begin : begin + wires.READ_BYTES]
+                self.wire.get_buffer(-1)[: len(piece)] = piece
+                if not self.line.closed:
+                    self.wire.buffer_updated(len(piece))
+
+    def lose(self, error: Exception | None = None) -> None:
+        self.line.closed = True
+        self.wire.connection_lost(error)
+
+
+async def take(answer: Answer) -> bytes:
+    await answer.head()
+    return b"".join([piece async for piece in answer])
+
+
+def received(answer: Answer) -> bytes:
+    return asyncio.run(take(answer))
+
+
+def prefix_of(answer: Answer) -> tuple[bytes, EngineLost | None]:
+    """What came of a body, and the failure after it."""
+
+    async def collect() -> tuple[bytes, EngineLost | None]:
+        taken = b""
+        try:
+            await answer.head()
+            async for piece in answer:
+                taken += piece
+        except EngineLost as error:
+            return taken, error
+        return taken, None
+
+    return asyncio.run(collect())
+
+
+def framed(body: list[bytes], framing: str) -> bytes:
+    if framing == "length":
+        return OK + b"Content-Length: %d\r\n\r\n" % sum(map(len, body)) + b"".join(body)
+    if framing == "chunked":
+        chunks = b"".join(b"%x;ext=1\r\n%b\r\n" % (len(piece), piece) for piece in body if piece)
+        return OK + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\nTrailer-Field: x\r\n\r\n"
+    return OK + b"\r\n" + b"".join(body)
+
+
+def split(data: bytes, points: list[int]) -> list[bytes]:
+    cuts = sorted({point % (len(data) + 1) for point in points})
+    return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True) if b > a]
