@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -75,7 +76,9 @@ class RawEngine:
         try:
             while not writer.transport.is_closing():
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = [line.split(b":")[1] for line in head.split(b"\r\n") if line.startswith(b"content-length:")]
+                length = [
+                    line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
+                ]
                 body = await reader.readexactly(int(length[0]) if length and self.reads_bodies else 0)
                 exchange = Exchange(head, body, number, reader, writer)
                 self.requests.append(exchange)
@@ -94,12 +97,14 @@ class RawEngine:
 
 
 @asynccontextmanager
-async def raw_engine(answering: Answering = whole, path: Path | None = None) -> AsyncIterator[RawEngine]:
+async def raw_engine(
+    answering: Answering = whole, path: Path | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[RawEngine]:
     """Run an engine on a free port, or on a Unix socket."""
     engine = RawEngine(answering)
     if path is None:
-        server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)
-        engine.address = Address(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        server = await asyncio.start_server(engine.serve, "127.0.0.1", 0, ssl=tls)
+        engine.address = Address(f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     else:
         server = await asyncio.start_unix_server(engine.serve, str(path))
         engine.address = Address(f"unix://{path}")
