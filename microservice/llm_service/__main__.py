@@ -9,12 +9,11 @@ import os
 import socket
 import sys
 
-import uvicorn
-
 from llm_service import logs
 from llm_service.app import create_app
 from llm_service.connectors import missing_extra
 from llm_service.loading import SettingsError, load
+from llm_service.serving import server_config
 from llm_service.settings import Settings
 from llm_service.stopping import Drain, Server
 
@@ -59,16 +58,7 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     _log.info("settings", extra={"fields": {"settings": settings.masked()}})
     drain = Drain()
     server = Server(
-        uvicorn.Config(
-            create_app(settings, drain),
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-        ),
+        server_config(create_app(settings, drain), settings),
         drain,
         settings.drain_seconds,
     )

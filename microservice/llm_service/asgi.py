@@ -1,40 +1,13 @@
-"""Reading a request's body and writing its reply, in ASGI's own messages."""
+"""Writing a reply in ASGI's own messages."""
 
 from collections.abc import Sequence
 from time import perf_counter
 
-from starlette.types import Receive, Send
+from starlette.types import Send
 
-from llm_service.errors import BodyTooLarge
 from llm_service.exchange import Exchange
 
-# Room for several images in base64; a text prompt of a million tokens is about 5 MiB.
-MAX_BODY_BYTES = 64 * 1024 * 1024
-
 Header = tuple[bytes, bytes]
-
-
-async def read_body(receive: Receive) -> bytes | None:
-    """Return the request's body, or None if the client left before it was complete. Raises BodyTooLarge."""
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        return _within(message.get("body", b""))
-    parts: list[bytes] = []
-    size = 0
-    while message["type"] != "http.disconnect":
-        part = _within(message.get("body", b""), size)
-        size += len(part)
-        parts.append(part)
-        if not message.get("more_body", False):
-            return b"".join(parts)
-        message = await receive()
-    return None
-
-
-def _within(part: bytes, before: int = 0) -> bytes:
-    if before + len(part) > MAX_BODY_BYTES:
-        raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES // 1024**2} MiB.")
-    return part
 
 
 class Writer:

@@ -9,7 +9,7 @@ import time
 from starlette.types import Receive, Scope
 
 from llm_service.admission import Admission
-from llm_service.asgi import Header, Writer, read_body
+from llm_service.asgi import Header, Writer
 from llm_service.engines import Engine
 from llm_service.errors import (
     EngineLost,
@@ -24,6 +24,7 @@ from llm_service.errors import (
 from llm_service.events import WholeEvents, error_event
 from llm_service.exchange import CLIENT_GONE
 from llm_service.keys import Key
+from llm_service.limits import read_body
 from llm_service.paths import Route
 from llm_service.pool import Pool
 from llm_service.relay import Reply
@@ -49,6 +50,7 @@ class Forward:
         self._pool = pool
         self._drain = drain
         self._admission = admission
+        self._max_body_bytes = settings.max_body_mib * 1024**2
 
     async def serve(self, route: Route, key: Key | None, scope: Scope, receive: Receive, writer: Writer) -> None:
         """Serve one request."""
@@ -56,7 +58,7 @@ class Forward:
         exchange.dialect = route.family
         try:
             self._drain.refuse_new()
-            raw = await read_body(receive)
+            raw = await read_body(scope, receive, self._max_body_bytes)
             if raw is None:
                 raise ClientGone
             exchange.bytes_in = len(raw)

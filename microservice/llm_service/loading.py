@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from llm_service.environment import cleaned
 from llm_service.keys import KeysError, read_keys
 from llm_service.settings import KEY_FILE, Settings
+from llm_service.tls import CertificateError, context_of
 
 _OLD_ENDPOINT_NAMES = ("LLM_MODEL_SERVER_ENDPOINT", "LLM_ENDPOINT")
 _ENGINE_NAMES = frozenset({"LLM_DEVICE"})
@@ -35,7 +36,7 @@ def load(environ: Mapping[str, str], key_file: Path = KEY_FILE) -> Settings:
     given = cleaned(environ)
     problems = _unknown(given)
     values = {name: given[name] for name in _FIELDS if name in given}
-    for step in (_fill_endpoint, _fill_key, _check_directory, _check_keys_file, _check_server):
+    for step in (_fill_endpoint, _fill_key, _check_directory, _check_keys_file, _check_certificate, _check_server):
         try:
             step(given, values, key_file)
         except SettingsError as error:
@@ -125,6 +126,19 @@ def _check_keys_file(given: Mapping[str, str], _values: dict[str, str], _: Path)
             read_keys(Path(path))
         except KeysError as error:
             hint = "Let LLM_API_KEYS_FILE name a file that this user may read, with one key a line."
+            raise SettingsError([(str(error), hint)]) from None
+
+
+def _check_certificate(given: Mapping[str, str], _values: dict[str, str], _: Path) -> None:
+    names = ("LLM_TLS_CERT_FILE", "LLM_TLS_KEY_FILE")
+    named = [given[name] for name in names if name in given]
+    if len(named) == 1:
+        raise SettingsError([("One of the two files for TLS is missing.", f"Set {names[0]} and {names[1]}.")])
+    if named and all(path.startswith("/") for path in named):
+        try:
+            context_of(*map(Path, named))
+        except CertificateError as error:
+            hint = f"Let {names[0]} and {names[1]} name files in PEM form that this user may read."
             raise SettingsError([(str(error), hint)]) from None
 
 

@@ -40,6 +40,7 @@ class Knobs:
     die: str | None = None  # "before headers", "in stream", "in event", "reset in stream", "clean end in stream"
     die_after: threading.Event | None = None  # do not die in a stream before a test says so
     split_bytes: bool = False  # send the stream byte by byte
+    others: dict[str, bytes] = field(default_factory=dict)  # whole answers, or streams of events, by path
     api_key: str | None = None
     cookie: str | None = None
 
@@ -168,7 +169,7 @@ class StubEngine:
                 watcher = asyncio.ensure_future(reader.read(1))
                 work = asyncio.ensure_future(self._answer(record, writer))
                 await asyncio.wait((watcher, work), return_when=asyncio.FIRST_COMPLETED)
-                if not work.done():
+                if not work.done() or isinstance(work.exception(), ConnectionError):
                     record.client_left = True
                     work.cancel()
                     return
@@ -212,6 +213,12 @@ class StubEngine:
         if record.path == "/v1/models":
             listed = [{"id": name, "object": "model", "max_model_len": knobs.window} for name in knobs.models]
             return whole(writer, 200, json.dumps({"object": "list", "data": listed}).encode(), cookie=knobs.cookie)
+        if (other := knobs.others.get(record.path.partition("?")[0])) is not None:
+            if knobs.die == "before headers":
+                writer.transport.abort()
+                return False
+            events = other.startswith((b"event:", b"data:"))
+            return whole(writer, knobs.status, other, kind="text/event-stream" if events else "application/json")
         if record.path not in _TEXT_PATHS:
             return whole(writer, 404, b'{"detail":"Not Found"}')
         return await self._chat(record, writer)

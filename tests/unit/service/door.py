@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 
 from llm_service.app import create_app
+from llm_service.serving import server_config
 from llm_service.settings import Settings
 from llm_service.stopping import Drain, Server
 from tests.support.stub_engine import StubEngine
@@ -31,16 +31,15 @@ class Running:
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         drain = Drain()
-        config = uvicorn.Config(
-            create_app(settings, drain), http="httptools", ws="none", lifespan="on", log_config=None, access_log=False
-        )
+        config = server_config(create_app(settings, drain), settings)
         self.server = Server(config, drain, settings.drain_seconds)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         wait_until(lambda: self.server.started, 20, "the service starts", interval=0.005)
 
     def _run(self) -> None:
-        asyncio.run(self.server.serve(sockets=[self._listener]))
+        with asyncio.Runner(loop_factory=self.server.config.get_loop_factory()) as runner:
+            runner.run(self.server.serve(sockets=[self._listener]))
 
     def terminate(self) -> None:
         """Do what SIGTERM does."""

@@ -234,8 +234,8 @@ def test_a_client_that_reads_slowly_is_no_silent_engine(open_door: OpenDoor) -> 
     assert text[-14:] == b"data: [DONE]\n\n"
 
 
-def test_a_body_over_the_limit_is_413(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm_service.asgi.MAX_BODY_BYTES", 1024**2)
+def test_a_body_over_the_limit_is_413(open_door: OpenDoor) -> None:
+    door = open_door(LLM_MAX_BODY_MIB="1")
     reply = door.chat({**OPENAI_BODY, "x": "a" * 1024**2})
     assert (reply.status_code, envelope(reply)["type"]) == (413, "BodyTooLargeError")
 
