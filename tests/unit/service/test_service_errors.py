@@ -240,16 +240,6 @@ def test_a_body_over_the_limit_is_413(open_door: OpenDoor) -> None:
     assert (reply.status_code, envelope(reply)["type"]) == (413, "BodyTooLargeError")
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/v1/completions", "/invocations", "/tokenize", "/metrics", "/docs", "/openapi.json", "/v1/models/"]
-)
-def test_nothing_else_is_open(door: Door, path: str) -> None:
-    for reply in (door.client.get(path), door.client.post(path, json={})):
-        assert reply.status_code == 404
-        assert envelope(reply)["type"] == "NotFoundError"
-    assert not door.engine.records
-
-
 @pytest.mark.parametrize("path", [CHAT, "/v1/models", "/ready"])
 def test_a_wrong_method_is_405_in_the_envelope(door: Door, path: str) -> None:
     assert envelope(door.client.delete(path))["code"] == 405
