@@ -90,7 +90,7 @@ async def cut_everywhere() -> Scene:
                 for offset in range(len(REPLIES[engine.stream])):
                     engine.cut = offset
                     outcomes.append(await ask(ours.port, engine.stream))
-        engine.cut = None
+        engine.cut, engine.stream = None, False
         mended = time.monotonic()
         back = await ours.back()
     slowest = max(outcome.ms for outcome in outcomes)

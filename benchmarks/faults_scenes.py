@@ -88,11 +88,16 @@ async def service(engine: str, **settings: str) -> AsyncIterator[Service]:
             await process.wait()
 
 
-async def many(port: int, stream: bool, count: int = CLIENTS) -> tuple[list[asyncio.Task[Outcome]], Awaitable[object]]:
-    """Start clients; also what to wait for until each has a piece of its answer."""
+def many(port: int, stream: bool, count: int = CLIENTS) -> tuple[list[asyncio.Task[Outcome]], list[asyncio.Event]]:
+    """Start clients; the events say that each has a piece of its answer."""
     begun = [asyncio.Event() for _ in range(count)]
-    tasks = [asyncio.ensure_future(ask(port, stream, event)) for event in begun]
-    return tasks, asyncio.gather(*(event.wait() for event in begun))
+    return [asyncio.ensure_future(ask(port, stream, event)) for event in begun], begun
+
+
+async def every(events: list[asyncio.Event]) -> None:
+    """Wait for all of them. Raises TimeoutError after 30 s."""
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(event.wait() for event in events))
 
 
 async def killed_in_streams() -> Scene:
@@ -102,8 +107,8 @@ async def killed_in_streams() -> Scene:
     try:
         engine.knobs.piece_seconds = 0.5
         async with service(engine.url) as ours:
-            tasks, begun = await many(ours.port, stream=True)
-            await begun
+            tasks, begun = many(ours.port, stream=True)
+            await every(begun)
             engine.kill()
             died = time.monotonic()
             outcomes = await asyncio.gather(*tasks)
@@ -129,7 +134,7 @@ async def silent(where: str, stream: bool, setting: str) -> Scene:
     with StubEngine() as engine:
         async with service(engine.url, **{setting: "1"}) as ours:
             engine.knobs.hold = where
-            outcomes = await asyncio.gather(*(await many(ours.port, stream))[0])
+            outcomes = await asyncio.gather(*many(ours.port, stream)[0])
             engine.knobs.hold = None
             freed = time.monotonic()
             back = await ours.back()
@@ -143,7 +148,7 @@ async def loading() -> Scene:
     engine = StubEngine()
     try:
         async with service(engine.url) as ours:
-            outcomes = await asyncio.gather(*(await many(ours.port, stream=True))[0])
+            outcomes = await asyncio.gather(*many(ours.port, stream=True)[0])
             engine.listen()
             up = time.monotonic()
             back = await ours.back()
@@ -158,7 +163,7 @@ async def garbage() -> Scene:
     with StubEngine() as engine:
         async with service(engine.url) as ours:
             engine.knobs.garbage = True
-            outcomes = await asyncio.gather(*(await many(ours.port, stream=False))[0])
+            outcomes = await asyncio.gather(*many(ours.port, stream=False)[0])
             engine.knobs.garbage = False
             mended = time.monotonic()
             back = await ours.back()
@@ -171,9 +176,9 @@ async def left() -> Scene:
     with StubEngine() as engine:
         engine.knobs.piece_seconds = 0.5
         async with service(engine.url) as ours:
-            staying, begun = await many(ours.port, stream=True)
-            leaving, begun_too = await many(ours.port, stream=True)
-            await asyncio.gather(begun, begun_too)
+            staying, begun = many(ours.port, stream=True)
+            leaving, begun_too = many(ours.port, stream=True)
+            await every([*begun, *begun_too])
             gone = time.monotonic()
             for task in leaving:
                 task.cancel()
@@ -190,8 +195,8 @@ async def stopped_under_load() -> Scene:
     with StubEngine() as engine:
         engine.knobs.piece_seconds = 0.3
         async with service(engine.url, LLM_DRAIN_TIMEOUT_SECONDS="20") as ours:
-            tasks, begun = await many(ours.port, stream=True)
-            await begun
+            tasks, begun = many(ours.port, stream=True)
+            await every(begun)
             ours.process.send_signal(signal.SIGTERM)
             asked = time.monotonic()
             exited = asyncio.ensure_future(ours.exited())

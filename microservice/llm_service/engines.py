@@ -53,8 +53,10 @@ class Engine:
         try:
             yield
             self._failures = 0
-        except (EngineNotReady, EngineLost, EngineTimeout):
-            self.failed()
+        except (EngineNotReady, EngineLost, EngineTimeout) as error:
+            # A connection that was too old says nothing about the engine; a new one will.
+            if not (isinstance(error, EngineLost) and error.reused):
+                self.failed()
             raise
         finally:
             self.busy -= 1
@@ -66,7 +68,8 @@ class Engine:
         self.watch.doubt()
         self._failures += 1
         if self._failures > 1:
-            rest = min(_FIRST_REST_SECONDS * 2 ** (self._failures - 2), LONGEST_REST_SECONDS)
+            # Bounded before it is a float: one that failed a thousand times in a row would be too much for one.
+            rest = min(_FIRST_REST_SECONDS * 2 ** min(self._failures - 2, 16), LONGEST_REST_SECONDS)
             self._rests_until = time.monotonic() + rest
 
     async def aclose(self) -> None:
