@@ -22,6 +22,7 @@ from llm_service.fields import (
     turns_of_list,
     turns_of_object,
 )
+from llm_service.limits import json_of
 
 # Defaults that reached the engine in Enterprise-RAG 1.2-2.1 and in GenAIComps 1.0-1.5. The top_k, repetition_penalty
 # and typical_p of Enterprise-RAG never did, so those count here only when a client sends them.
@@ -111,10 +112,7 @@ class Call:
 
 def read(raw: bytes) -> Fields:
     """Return the JSON object in a body; raise BadRequest when there is none."""
-    try:
-        fields = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        raise BadRequest("The body is not valid JSON.") from None
+    fields = json_of(raw)
     if not isinstance(fields, dict):
         raise BadRequest("The body must be a JSON object.")
     return fields

@@ -1,9 +1,8 @@
 """What stands at the port: uvicorn's HTTP protocol, with the limits that it has none of.
 
 uvicorn waits for ever for the rest of a head or of a body, takes any number of headers, and closes a connection on a
-client that still sends. Here each connection has a time by which it has to get on (`due`), which one sweep a second
-looks at, so that a request costs no timer. Parsing stays uvicorn's and llhttp's, which refuse what could be read in two
-ways: several lengths, a length next to chunks, unknown transfer codings.
+client that still sends. Here each connection has a time by which it has to get on (`due`), which a sweep looks at, so
+that a request costs no timer. Parsing stays llhttp's, which refuses what could be read in two ways.
 """
 
 import asyncio
@@ -12,10 +11,10 @@ from math import inf
 from typing import Any, ClassVar
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from llm_service.errors import RETRY_AFTER_SECONDS, envelope
 from llm_service.limits import LATE, PARTIAL, unread
+from llm_service.refusals import refusal
 
 MAX_HEAD_BYTES = 64 * 1024  # of the head of a request, and of what is neither head nor body: trailers, empty lines
 MAX_HEADERS = 100
@@ -27,13 +26,6 @@ SWEEP_SECONDS = 0.5
 
 _TOO_LARGE = f"The head of the request is larger than {MAX_HEAD_BYTES // 1024} KiB."
 _OFFERS = (b"connection", b"upgrade", b"http2-settings")
-_KINDS = {
-    400: "BadRequestError",
-    408: "RequestTimeoutError",
-    414: "RequestTargetTooLongError",
-    431: "HeadersTooLargeError",
-    503: "OverloadedError",
-}
 _log = logging.getLogger("llm_service.front")
 
 
@@ -61,8 +53,7 @@ class Front(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.due = inf
-        """When this connection is late, as the loop's time."""
+        self.due = inf  # when this connection is late, by the loop's clock
         self._unsent = 0  # of an answer, when it was last looked at
         self._loose = 0  # bytes since the head or the body last got on
         self._timed = True  # whether `due` is about the head that has begun
@@ -124,12 +115,17 @@ class Front(HttpToolsProtocol):
             self._timed = True
             self.due = self.loop.time() + self.head_seconds
 
+    def on_message_begin(self) -> None:
+        """Take note that a head has begun, even if its first bytes came with the request before."""
+        self._loose += 1
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         """Begin to answer, unless the head is too large."""
         if len(self.headers) > MAX_HEADERS:
             self._stop(431, f"The request has more than {MAX_HEADERS} headers.")
         if len(self.url) > MAX_TARGET_BYTES:
-            self._stop(414, f"The request's path and query are longer than {MAX_TARGET_BYTES // 1024} KiB.")
+            self._stop(414, f"Path and query are longer than {MAX_TARGET_BYTES // 1024} KiB.")
         if self._loose > MAX_HEAD_BYTES and sum(len(n) + len(v) + 4 for n, v in self.headers) > MAX_HEAD_BYTES:
             self._stop(431, _TOO_LARGE)
         if self.parser.should_upgrade():
@@ -204,10 +200,7 @@ class Front(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        body = envelope(status, _KINDS[status], message)
-        head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
-        head += f"retry-after: {RETRY_AFTER_SECONDS}\r\n\r\n" if status == 503 else "\r\n"
-        self.transport.write(STATUS_LINE[status] + head.encode() + body)
+        self.transport.write(refusal(status, message))
         self.linger()
 
     def linger(self) -> None:

@@ -8,6 +8,7 @@ import struct
 import termios
 from typing import Any
 
+import orjson
 from starlette.types import Receive, Scope
 
 from llm_service.errors import BadRequest, BodyTooLarge, RequestTimeout
@@ -19,6 +20,7 @@ LATE = "llm_service.late"
 
 MAX_DEPTH = 128  # of arrays and objects in each other: several times what schemas of tools have
 MAX_FILES = 65536
+_TOO_DEEP = f"The body has more than {MAX_DEPTH} arrays and objects in each other."
 
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes | None:
@@ -53,19 +55,21 @@ def _too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"The body is larger than {max_bytes // 1024**2} MiB.")
 
 
-def check_depth(raw: bytes, parsed: Any) -> None:
-    """Raise BadRequest if the values of a body are nested deeper than MAX_DEPTH.
+def json_of(raw: bytes) -> Any:
+    """Return the JSON value of a body. Raises BadRequest, also for one that is nested deeper than MAX_DEPTH.
 
-    `raw` is looked at first: what has fewer brackets than that cannot be nested too deeply.
+    The brackets are counted first: what has fewer than that cannot be nested too deeply.
     """
-    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
-        return
-    level = [parsed]
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(_TOO_DEEP if "depth" in error.msg else "The body is not valid JSON.") from None
+    level = [value] if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH else []
     for _ in range(MAX_DEPTH):
-        level = [inner for value in level for inner in _values(value) if isinstance(inner, list | dict)]
-        if not level:
-            return
-    raise BadRequest(f"The body has more than {MAX_DEPTH} arrays and objects in each other.")
+        level = [inner for outer in level for inner in _values(outer) if isinstance(inner, list | dict)]
+    if level:
+        raise BadRequest(_TOO_DEEP)
+    return value
 
 
 def _values(value: Any) -> Any:
