@@ -7,8 +7,8 @@ most in it. So one client with a thousand requests delays the others by one requ
 
 import asyncio
 import math
-import time
 from collections import OrderedDict
+from time import monotonic
 
 from llm_service.errors import Overloaded, ServiceError, TooManyRequests
 from llm_service.keys import Key
@@ -34,7 +34,7 @@ class _Share:
 
     def refill(self, per_minute: float) -> None:
         """Refill the allowance, up to one minute's worth. Raises TooManyRequests when it holds less than one."""
-        now = time.monotonic()
+        now = monotonic()
         refilled = self.allowance + (now - self.counted_at) * per_minute / 60
         self.allowance, self.counted_at = min(refilled, max(per_minute, 1.0)), now
         if self.allowance < 1:

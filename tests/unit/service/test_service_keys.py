@@ -11,7 +11,7 @@ import pytest
 from llm_service import keys
 from llm_service.app import create_app
 from llm_service.loading import SettingsError, load
-from llm_service.paths import Paths
+from llm_service.paths import Paths, public
 from tests.support.waiting import wait_until
 from tests.unit.service.door import CHAT, OPENAI_BODY, Door
 
@@ -44,7 +44,9 @@ def routes() -> list[str]:
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS", "DELETE"])
 def test_no_path_answers_without_a_key(locked: Door, method: str) -> None:
     for path in routes():
-        reply = locked.client.request(method, path)
+        if public(method, path):
+            continue
+        reply = locked.client.request(method, f"{locked.service.url}{path}")
         assert (path, reply.status_code) == (path, 401)
         assert reply.headers["www-authenticate"] == "Bearer"
         assert "x-request-id" in reply.headers
@@ -246,3 +248,28 @@ def test_one_locked_door_in_front_of_another(open_door: OpenDoor, locked: Door) 
     assert outer.chat({**OPENAI_BODY, "stream": True}).content.endswith(b"data: [DONE]\n\n")
     assert locked.client.get("/ready").status_code == 401
     assert len(locked.engine.chats) == 2
+
+
+@pytest.mark.parametrize("name", ["BIND_ADDR", "LLM_USVC_HOST"])
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "10.1.2.3", "gpu-box", "[::]", "127.0.0.1.example.org"])
+def test_where_other_machines_can_reach_it_a_key_is_asked_for(file: Path, name: str, address: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({name: address})
+    [(sentence, hint)] = caught.value.problems
+    assert sentence == f"{name}={address} lets other machines in, and they would need no key."
+    assert "LLM_API_KEYS_FILE" in hint
+    assert "LLM_ALLOW_NO_KEY=true" in hint
+    assert load({name: address, "LLM_API_KEYS_FILE": str(file)}).keys_file == file
+    assert load({name: address, "LLM_ALLOW_NO_KEY": "true"}).allow_no_key
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
+def test_on_this_machine_alone_no_key_is_needed(address: str) -> None:
+    load({"LLM_USVC_HOST": address})
+    # In a container the service listens everywhere, and who can reach it is said where its port is published.
+    load({"LLM_USVC_HOST": "0.0.0.0", "BIND_ADDR": address})
+
+
+def test_listening_here_and_published_everywhere_a_key_is_needed() -> None:
+    with pytest.raises(SettingsError, match=r"BIND_ADDR=0\.0\.0\.0"):
+        load({"LLM_USVC_HOST": "127.0.0.1", "BIND_ADDR": "0.0.0.0"})
