@@ -28,7 +28,7 @@ def test_a_question_typed_is_answered_in_a_stream(door: Door, chat: Chat) -> Non
 def test_tokens_their_rate_and_the_first_ones_time_stand_below_the_answer(door: Door, chat: Chat) -> None:
     door.engine.knobs.piece_seconds = 0.02
     chat.ask("Hello")
-    expect(chat.facts).to_have_text(re.compile(r"^5 tokens, \d+ tokens/s, first after [\d.]+ m?s$"))
+    expect(chat.facts).to_have_text(re.compile(r"^5 tokens, [\d.,]+ tokens/s, first after [\d.]+ m?s$"))
 
 
 def test_the_engines_own_count_of_tokens_is_shown(door: Door, open_chat: Callable[..., Chat]) -> None:
@@ -87,7 +87,7 @@ def test_shift_and_enter_start_a_line(door: Door, chat: Chat) -> None:
 def test_the_system_prompt_and_the_settings_are_sent_and_what_is_empty_is_not(door: Door, chat: Chat) -> None:
     chat.page.get_by_label("System prompt").fill("Be brief.")
     chat.page.get_by_label("Temperature").fill("0.2")
-    chat.page.get_by_label("Most tokens").fill("32")
+    chat.page.get_by_label("Max tokens").fill("32")
     chat.page.get_by_label("Top k").fill("20")
     chat.ask("Hello")
     expect(chat.answers).to_have_text(ANSWER)

@@ -54,7 +54,6 @@ async function answer() {
     }
     if (reply.content && turns === mine && !reply.failed) mine.push(reply);
     if (running === control) running = null;
-    if (document.activeElement === document.body) draft.focus(); // the button that had it is gone
     refresh();
 }
 
@@ -147,8 +146,11 @@ function current() {
 const isUser = (turn) => turn.role === "user";
 
 function refresh() {
+    const focused = document.activeElement;
     byId("send").hidden = Boolean(running);
     byId("stop").hidden = !running;
+    if (focused === byId("send") && running) byId("stop").focus();
+    if (focused === byId("stop") && !running && !touch.matches) draft.focus(); // there it would open the keyboard
     byId("send").disabled = engine.state !== "ready" || !draft.value.trim();
     byId("empty").hidden = byId("turns").children.length > 0;
     const model = byId("model").value;

@@ -38,6 +38,7 @@ async function state() {
         return await readiness();
     } catch (error) {
         if (!(error instanceof Problem)) throw error;
-        return { state: error.status === 401 ? "locked" : "away", detail: error.message, models: [] };
+        if (error.status !== 401) return { state: "away", detail: error.message, models: [] };
+        return { state: "locked", detail: "The service asks for a key: enter it in the settings.", models: [] };
     }
 }

@@ -64,7 +64,7 @@ export class Answer {
         this.#draw();
         const notes = [
             note,
-            this.#cut ? "cut at its most tokens" : "",
+            this.#cut ? "cut at max tokens" : "",
             this.content || this.#thoughts ? "" : "nothing came",
         ];
         this.#facts.textContent = [...this.#speed(), ...notes.filter(Boolean)].join(", ");
@@ -109,7 +109,7 @@ export class Answer {
         const rate = ((whole ? tokens : tokens - 1) * 1000) / ms;
         const facts = [
             `${tokens} ${tokens === 1 ? "token" : "tokens"}`,
-            `${rate.toPrecision(rate < 100 ? 2 : 3)} tokens/s`,
+            `${rate < 10 ? rate.toFixed(1) : Math.round(rate).toLocaleString("en")} tokens/s`,
             `${whole ? "after" : "first after"} ${seconds(this.#first - this.#asked)}`,
         ];
         return facts;
