@@ -37,6 +37,12 @@ NATIVE = """
     OTEL_EXPORTER_OTLP_TRACES_PROTOCOL OTEL_SERVICE_NAME S3_ENDPOINT_URL AWS_ENDPOINT_URL AWS_REGION NO_COLOR TZ
 """
 
+# What OpenTelemetry reads by itself. The headers that a collector may ask for are left out: they hold its key.
+OPENTELEMETRY = """
+    OTEL_EXPORTER_OTLP_ENDPOINT OTEL_SDK_DISABLED OTEL_SERVICE_NAME OTEL_RESOURCE_ATTRIBUTES
+    OTEL_TRACES_SAMPLER OTEL_TRACES_SAMPLER_ARG
+"""
+
 _HEADER = """\
 # Written by `python -m compose.write_settings` from engine/catalogs/ and the service's settings: change it there.
 # Names without values: Compose passes each one that the shell or an --env-file sets, and the shell wins.
@@ -63,7 +69,8 @@ def engine_names() -> set[str]:
 
 def service_names() -> set[str]:
     """Every setting of the service that Compose does not settle."""
-    return {str(field.alias) for field in Settings.model_fields.values()} - _SETTLED_FOR_SERVICE
+    own = {str(field.alias) for field in Settings.model_fields.values()}
+    return (own | {*OPENTELEMETRY.split()}) - _SETTLED_FOR_SERVICE
 
 
 def host_names() -> set[str]:

@@ -11,7 +11,7 @@ import sys
 
 from llm_service import logs
 from llm_service.app import create_app
-from llm_service.connectors import missing_extra
+from llm_service.extras import missing_extra
 from llm_service.loading import SettingsError, load
 from llm_service.serving import server_config
 from llm_service.settings import Settings
@@ -28,9 +28,10 @@ def main() -> int:
         for sentence, hint in error.problems:
             _complain(sentence, hint)
         return 2
-    if extra := missing_extra(settings):
+    if missing := missing_extra(settings):
+        setting, extra = missing
         _complain(
-            f"LLM_CONNECTOR={settings.connector} needs the optional extra {extra}, which is not installed.",
+            f"{setting} needs the optional extra {extra}, which is not installed.",
             f"Install microservice/requirements-{extra}.txt, or build the image with --build-arg EXTRA={extra}.",
         )
         return 3

@@ -29,6 +29,7 @@ def _line(exchange: Exchange) -> tuple[tuple[str, object], ...]:
         ("stream", exchange.stream),
         ("engine", exchange.engine),
         ("retries", exchange.retries or None),
+        ("trace_id", exchange.traceparent and exchange.traceparent[3:35]),
         ("bytes", exchange.bytes_out),
         ("prompt_tokens", exchange.prompt_tokens),
         ("completion_tokens", exchange.completion_tokens),

@@ -1,7 +1,9 @@
 """The application: which paths there are, and who serves each."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -24,6 +26,9 @@ from llm_service.settings import Settings
 from llm_service.statistics import Statistics
 from llm_service.stopping import Drain
 
+if TYPE_CHECKING:
+    from llm_service.tracing import Tracing
+
 _JSON = "application/json"
 
 
@@ -36,6 +41,7 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Door:
     """
     pool = Pool(settings)
     drain = drain or Drain()
+    tracing = _tracing(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -44,6 +50,8 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Door:
             yield
         finally:
             await pool.aclose()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="Berth LLM service",
@@ -89,7 +97,18 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Door:
 
     forward = Forward(settings, pool, drain, admission)
     keys = Keys(settings.keys_file) if settings.keys_file else None
-    return Door(app, forward, Paths(settings.open_paths), keys, (log_request, statistics.finished, metrics.finished))
+    observers = (log_request, statistics.finished, metrics.finished)
+    if tracing is None:
+        return Door(app, forward, Paths(settings.open_paths), keys, observers)
+    return Door(app, forward, Paths(settings.open_paths), keys, (*observers, tracing.finished), tracing.begin)
+
+
+def _tracing(settings: Settings) -> "Tracing | None":
+    if settings.traces_endpoint is None:
+        return None
+    from llm_service.tracing import exporting  # an optional extra, and 10 MB of memory
+
+    return exporting(settings.traces_endpoint)
 
 
 def _add_health(app: FastAPI, pool: Pool, drain: Drain) -> None:

@@ -29,13 +29,20 @@ class Door:
     """The service as one ASGI application: `app` answers what `forward` does not relay."""
 
     def __init__(
-        self, app: FastAPI, forward: Forward, paths: Paths, keys: Keys | None, observers: tuple[Observer, ...]
+        self,
+        app: FastAPI,
+        forward: Forward,
+        paths: Paths,
+        keys: Keys | None,
+        observers: tuple[Observer, ...],
+        begin_trace: Observer | None = None,
     ) -> None:
         self.app = app
         self._forward = forward
         self._paths = paths
         self._keys = keys
         self._observers = observers
+        self._begin_trace = begin_trace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, and tell the observers when it has ended."""
@@ -54,6 +61,8 @@ class Door:
                 if allowed := self._paths.methods(path, scope["raw_path"]):
                     raise WrongMethod(allowed)
             elif route.kind is not Kind.LOCAL:
+                if self._begin_trace is not None:
+                    self._begin_trace(exchange)
                 await self._forward.serve(route, key, scope, receive, writer)
                 return
             begin(scope, exchange)

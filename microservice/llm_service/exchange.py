@@ -7,6 +7,7 @@ from time import perf_counter
 from starlette.types import Scope
 
 LONGEST_LOGGED = 128  # characters of what a client chose: a path, a model's name
+CLIENT_LEFT = "client gone"
 CLIENT_GONE = 499  # nginx's number for a client that left before its answer began; it is never sent
 _KEY = "llm_service.exchange"
 
@@ -26,6 +27,9 @@ class Exchange:
     """The path's template from the allow-list, so that there are only so many of them."""
     started_at: float = field(default_factory=perf_counter)
     traceparent: str | None = None
+    """What the engine is sent as such: the client's own, or that of this request's span."""
+    span: object = None
+    """What `tracing` keeps here; None when nothing is traced."""
     key: str | None = None
     """The name of the key that opened the door."""
     status: int = 0

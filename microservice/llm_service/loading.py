@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from llm_service import exposure
 from llm_service.environment import cleaned
 from llm_service.keys import KeysError, read_keys
 from llm_service.settings import KEY_FILE, Settings
@@ -37,14 +36,21 @@ def load(environ: Mapping[str, str], key_file: Path = KEY_FILE) -> Settings:
     given = cleaned(environ)
     problems = _unknown(given)
     values = {name: given[name] for name in _FIELDS if name in given}
-    for step in (_fill_endpoint, _fill_key, _check_directory, _check_keys_file, _check_certificate, _check_server):
+    for step in (
+        _fill_endpoint,
+        _fill_key,
+        _fill_traces,
+        _check_directory,
+        _check_keys_file,
+        _check_certificate,
+        _check_server,
+    ):
         try:
             step(given, values, key_file)
         except SettingsError as error:
             problems += error.problems
     try:
         settings = Settings.model_validate(values)
-        problems += exposure.problems(settings)
     except ValidationError as error:
         problems += [_bad_value(str(item["loc"][0]), values) for item in error.errors(include_input=False)]
     if problems:
@@ -107,6 +113,19 @@ def _unreadable(path: Path, error: Exception) -> SettingsError:
     return SettingsError(
         [(f"The engine's key cannot be read from {path}: {reason}.", "Let VLLM_API_KEY_FILE name a readable file.")]
     )
+
+
+def _fill_traces(given: Mapping[str, str], values: dict[str, str], _: Path) -> None:
+    name = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+    switches = (("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none"))
+    if any(given.get(switch, "").lower() == off for switch, off in switches):
+        values.pop(name, None)
+    elif name not in values and (base := given.get("OTEL_EXPORTER_OTLP_ENDPOINT")):
+        values[name] = f"{base.rstrip('/')}/v1/traces"
+    for protocol in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if name in values and given.get(protocol, "http/protobuf") != "http/protobuf":
+            hint = f"Set {protocol}=http/protobuf, and the endpoint to the port for it, usually 4318."
+            raise SettingsError([(f"{protocol}={given[protocol]}: traces go over HTTP only.", hint)])
 
 
 def _check_directory(_given: Mapping[str, str], values: dict[str, str], _: Path) -> None:

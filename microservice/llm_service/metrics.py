@@ -14,13 +14,12 @@ from operator import attrgetter
 
 from llm_service import __version__, process
 from llm_service.admission import Admission
-from llm_service.exchange import Exchange
+from llm_service.exchange import CLIENT_LEFT, Exchange
 from llm_service.exposition import Metric, page
 from llm_service.pool import Pool
 
 MOST_MODELS = 64  # an engine that answers to any name at all must not fill the memory of Prometheus
 OTHER_MODEL = "other"
-CLIENT_LEFT = "client gone"
 
 # In seconds: the buckets of OpenTelemetry's gen_ai conventions for a server, with more room above, since a reply of
 # many tokens may take minutes.

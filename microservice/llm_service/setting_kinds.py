@@ -4,6 +4,7 @@ import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -56,6 +57,14 @@ def origins(value: object) -> object:
     if found != ("*",) and not all(re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+", origin) for origin in found):
         raise ValueError("not origins")
     return found
+
+
+def collector(value: str) -> str:
+    """Take the address of a collector of traces; raise ValueError for another."""
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+        raise ValueError("no address")
+    return value
 
 
 def lower(value: str) -> str:

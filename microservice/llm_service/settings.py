@@ -10,7 +10,17 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr
 
 from llm_service.address import Address, normalized_all
-from llm_service.setting_kinds import ConnectorName, StreamFormat, absolute, described, key, lower, origins, paths
+from llm_service.setting_kinds import (
+    ConnectorName,
+    StreamFormat,
+    absolute,
+    collector,
+    described,
+    key,
+    lower,
+    origins,
+    paths,
+)
 
 KEY_FILE = Path("/run/secrets/vllm_api_key")
 
@@ -127,6 +137,12 @@ class Settings(BaseModel):
         "streams it.",
         "true or false",
         False,
+    )
+    traces_endpoint: Annotated[str, BeforeValidator(collector)] | None = described(
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "Where OpenTelemetry's traces go. Unset: to `/v1/traces` of `OTEL_EXPORTER_OTLP_ENDPOINT`; neither: no traces.",
+        "http://host:port/path or https://host:port/path",
+        None,
     )
     connector: Annotated[ConnectorName, BeforeValidator(lower)] = described(
         "LLM_CONNECTOR",

@@ -13,9 +13,7 @@ from llm_service.paths import Kind, Route
 from llm_service.settings import Settings
 
 # What a client's headers may tell the engine. Its key, its cookies and its addresses are between it and this service.
-_PASSED_ON = frozenset(
-    (b"accept", b"traceparent", b"tracestate", b"baggage", b"anthropic-version", b"anthropic-beta", b"openai-beta")
-)
+_PASSED_ON = frozenset((b"accept", b"tracestate", b"baggage", b"anthropic-version", b"anthropic-beta", b"openai-beta"))
 _JSON = (b"content-type", b"application/json")
 
 
@@ -82,7 +80,7 @@ def understood(route: Route, scope: Scope, raw: bytes, exchange: Exchange, setti
         )
     elif route.kind is Kind.JSON:
         fields = dialects.read(raw)
-        call = dialects.passed(fields, raw)
+        call = dialects.passed(fields, raw, disable_streaming=settings.disable_streaming)
         once = route.stored and fields.get("store") is not False
     if call is not None:
         exchange.stream = call.stream
@@ -99,6 +97,8 @@ def _target(route: Route, scope: Scope) -> str:
 
 def _headers(scope: Scope, exchange: Exchange, json: bool) -> list[Header]:
     headers: list[Header] = [(b"x-request-id", exchange.request_id.encode())]
+    if exchange.traceparent is not None:
+        headers.append((b"traceparent", exchange.traceparent.encode()))
     for header in scope["headers"]:
         name = header[0]
         if name in _PASSED_ON or (name == b"content-type" and not json):
