@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from llm_service import exposure
 from llm_service.environment import cleaned
 from llm_service.keys import KeysError, read_keys
 from llm_service.settings import KEY_FILE, Settings
@@ -51,6 +52,7 @@ def load(environ: Mapping[str, str], key_file: Path = KEY_FILE) -> Settings:
             problems += error.problems
     try:
         settings = Settings.model_validate(values)
+        problems += exposure.problems(settings)
     except ValidationError as error:
         problems += [_bad_value(str(item["loc"][0]), values) for item in error.errors(include_input=False)]
     if problems:
