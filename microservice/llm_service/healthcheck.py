@@ -1,11 +1,13 @@
 """python -m llm_service.healthcheck: exit code 0 while the service answers /health, else 1. For containers.
 
 Standard library only, no proxy, and no settings but the address.
-It shows no key: a service that asks for one is alive, too.
+It shows no key: a service that asks for one is alive, too. Over TLS it takes any certificate, since it knows the
+service by its address, and tells it nothing.
 """
 
 import http.client
 import os
+import ssl
 import sys
 
 from llm_service.environment import cleaned
@@ -14,9 +16,16 @@ from llm_service.environment import cleaned
 _CONNECTABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-def alive(host: str, port: int, timeout_seconds: float = 3.0) -> bool:
+def alive(host: str, port: int, timeout_seconds: float = 3.0, *, tls: bool = False) -> bool:
     """Say whether the service answers at this address."""
-    connection = http.client.HTTPConnection(_CONNECTABLE.get(host, host), port, timeout=timeout_seconds)
+    name = _CONNECTABLE.get(host, host)
+    if tls:
+        anyone = ssl._create_unverified_context()  # noqa: S323
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            name, port, timeout=timeout_seconds, context=anyone
+        )
+    else:
+        connection = http.client.HTTPConnection(name, port, timeout=timeout_seconds)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status in (200, 401)
@@ -29,7 +38,8 @@ def alive(host: str, port: int, timeout_seconds: float = 3.0) -> bool:
 def main() -> int:
     """Return the exit code."""
     given = cleaned(os.environ)
-    return 0 if alive(given.get("LLM_USVC_HOST", "127.0.0.1"), int(given.get("LLM_USVC_PORT", "9000"))) else 1
+    host, port = given.get("LLM_USVC_HOST", "127.0.0.1"), int(given.get("LLM_USVC_PORT", "9000"))
+    return 0 if alive(host, port, tls="LLM_TLS_CERT_FILE" in given) else 1
 
 
 if __name__ == "__main__":
