@@ -24,7 +24,7 @@ from berth.options import (
     request,
 )
 from berth.output import commands, show, table
-from berth.verbs import cluster, fleet, planning, sif, tunnels
+from berth.verbs import cluster, fleet, keys, planning, sif, tunnels
 
 app = typer.Typer(
     name="berth",
@@ -212,5 +212,5 @@ def chat(
     talking.run(question, url, system, max_tokens, as_json)
 
 
-for verbs in (planning, cluster, tunnels, fleet, sif):
+for verbs in (planning, keys, cluster, tunnels, fleet, sif):
     app.add_typer(verbs.app)
