@@ -65,7 +65,9 @@ class Forward:
             work = understood(route, scope, raw, exchange, self._settings)
             watch = Watch(receive, writer, self._settings)
             try:
+                exchange.queued_at = time.perf_counter()
                 await self._admission.enter(key)
+                exchange.admitted_at = time.perf_counter()
                 try:
                     await self._relay(work, writer, watch)
                 finally:
@@ -98,7 +100,7 @@ class Forward:
                     raise
             except EngineLost as error:
                 # Once: a request that no engine survives must not go round all of them.
-                if watch.answered or lost or work.once or not error.unanswered:
+                if watch.answered or lost or work.once or not self._pool.may_ask_again(error):
                     raise
                 lost = True
             writer.exchange.retries += 1

@@ -16,7 +16,7 @@ import orjson
 
 from llm_service.address import Address
 from llm_service.engines import Engine
-from llm_service.errors import EngineNotReady, ServiceError
+from llm_service.errors import EngineLost, EngineNotReady, ServiceError
 from llm_service.health import PROBE_SECONDS, State
 from llm_service.listing import Listing
 from llm_service.relay import Phase
@@ -81,6 +81,13 @@ class Pool:
         self._turn += 1
         engine.turn = self._turn
         return engine
+
+    def may_ask_again(self, error: EngineLost) -> bool:
+        """Say whether a request that was lost may be sent again: nothing of a reply had come, and that may be no fault.
+
+        It may be none when there are other engines, or when it was the connection that was too old.
+        """
+        return error.unanswered and (self.several or error.reused)
 
     def _serving(self, model: str | None) -> list[Engine]:
         """The engines that serve a model; all of them when none is known to, since they can best say so."""

@@ -27,7 +27,7 @@ from llm_service.upstream import (
 LARGE_BODY_BYTES = 2**20  # aiohttp warns above this
 
 
-def translated(error: BaseException, *, unanswered: bool = False) -> ServiceError:
+def translated(error: BaseException, *, unanswered: bool = False, reused: bool = False) -> ServiceError:
     """Say what a failure of aiohttp's means for the request; `unanswered` when no byte of a reply had come."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError | ssl.SSLError):
         return unreachable("its certificate is not accepted")
@@ -39,11 +39,11 @@ def translated(error: BaseException, *, unanswered: bool = False) -> ServiceErro
         return EngineTimeout("The engine took too long to answer.")
     if isinstance(error, aiohttp.ClientResponseError):
         return not_http()
-    return broken_off(unanswered=unanswered)
+    return broken_off(unanswered=unanswered, reused=reused)
 
 
 class TlsConnections:
-    """The connections to one engine, as `Connections` are, but aiohttp's. They cannot tell whether one was reused."""
+    """The connections to one engine, as `Connections` are, but aiohttp's, which does not say which were used before."""
 
     def __init__(self, address: Address, connect_seconds: float) -> None:
         self._base = address.base
@@ -78,7 +78,7 @@ class TlsConnections:
             session = self._session(fresh=fresh)
             response = await session.request(method, url, data=data, headers=sent, allow_redirects=False)
         except (aiohttp.ClientError, OSError) as error:
-            raise translated(error, unanswered=True) from error
+            raise translated(error, unanswered=True, reused=not fresh) from error
         # Not release(): the engine stops generating only when the connection goes. After the last byte the connection
         # is back in the pool already, and close() does nothing.
         told = passed_on([(name.lower(), value) for name, value in response.raw_headers])

@@ -156,20 +156,18 @@ class Wire(asyncio.BufferedProtocol):
             self._transport.abort()
             return
         answer.heard = True
-        surplus = False
         try:
             self._parser.feed_data(self._buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             if not self._complete:
                 self._give_up(answer)
                 return
-            surplus = True
         if answer.status == 0:
             self._head_bytes += nbytes
             if self._head_bytes > LONGEST_HEAD_BYTES:
                 self._give_up(answer)
         elif self._complete:
-            self._finish(answer, surplus)
+            self._finish(answer)
         else:
             if answer.held > MOST_HELD_BYTES and not self._paused:
                 self._paused = True
@@ -180,11 +178,11 @@ class Wire(asyncio.BufferedProtocol):
         self.abort()
         answer.fail(not_http())
 
-    def _finish(self, answer: Answer, surplus: bool) -> None:
+    def _finish(self, answer: Answer) -> None:
         self._answer = None
         self.go_on()
         # An engine that answered before it had the whole request reads the rest of it as the next one.
-        if self._kept and not surplus and not self._transport.get_write_buffer_size():
+        if self._kept and not self._transport.get_write_buffer_size():
             self._free(self)
         else:
             self._transport.abort()

@@ -137,6 +137,32 @@ def test_connections_that_die_when_they_are_used_again_cost_no_request(
     assert all(finished(reply) for reply in replies)
 
 
+class Closing(StubEngine):
+    """Closes each connection after one request."""
+
+    async def _answer(self, record: Record, writer: Any) -> bool:
+        await super()._answer(record, writer)
+        return False
+
+
+@BOTH
+def test_a_request_that_an_only_engine_loses_is_not_sent_to_it_again(
+    pooled: Any, begin: Any, body: dict[str, Any]
+) -> None:
+    door = pooled(engine := begin(Closing))
+    assert door.client.get("/ready").status_code == 200
+    engine.knobs.die = "before headers"
+    assert door.chat(body).status_code == 502
+    assert len(engine.chats) == 1
+
+
+def test_a_connection_that_was_too_old_is_no_fault_of_its_engine(pooled: Any, begin: Any) -> None:
+    door = pooled(engine := begin(Forgetful))
+    assert all(finished(door.chat(OPENAI_BODY)) for _ in range(3))
+    asked = [record.path for record in engine.records]
+    assert asked.count("/health") == 1
+
+
 class Cut(StubEngine):
     """Sends so many bytes of a chat reply and closes."""
 
