@@ -9,7 +9,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from llm_service import __version__, exposition
+from llm_service import __version__, exposition, openapi
 from llm_service.access import log_request
 from llm_service.admission import Admission
 from llm_service.door import Door
@@ -95,12 +95,20 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Door:
         await pool.state()  # so that engines are as they are now
         return Response(metrics.render(), media_type=exposition.CONTENT_TYPE)
 
-    forward = Forward(settings, pool, drain, admission)
+    paths = Paths(settings.open_paths)
     keys = Keys(settings.keys_file) if settings.keys_file else None
+
+    @app.get("/openapi.json")
+    async def description() -> Response:
+        """What this service answers, for tools that read OpenAPI."""
+        told = openapi.document(paths, locked=keys is not None, page=settings.page)
+        return Response(orjson.dumps(told), media_type=_JSON)
+
+    forward = Forward(settings, pool, drain, admission)
     observers = (log_request, statistics.finished, metrics.finished)
     if tracing is None:
-        return Door(app, forward, Paths(settings.open_paths), keys, observers)
-    return Door(app, forward, Paths(settings.open_paths), keys, (*observers, tracing.finished), tracing.begin)
+        return Door(app, forward, paths, keys, observers)
+    return Door(app, forward, paths, keys, (*observers, tracing.finished), tracing.begin)
 
 
 def _tracing(settings: Settings) -> "Tracing | None":
