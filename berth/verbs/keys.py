@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from berth.options import CODES, Json, examples
+from berth.options import Json, examples
 
 app = typer.Typer()
 key = typer.Typer(
     no_args_is_help=True,
     help="The keys that the service's clients show: make one, list them, take one away.",
-    epilog=CODES,
+    epilog=examples("berth key add alice", "berth key list", "berth key remove alice"),
 )
 app.add_typer(key, name="key")
 
