@@ -81,7 +81,7 @@ def test_forgetting_the_key_locks_the_page(locked: Door, open_chat: Callable[...
     chat.show_key(KEY)
     expect(chat.state).to_contain_text("ready")
     chat.page.get_by_role("button", name="Change the key").click()
-    chat.page.get_by_role("button", name="Forget the key").click()
+    chat.page.get_by_role("button", name="Forget it").click()
     expect(chat.state).to_contain_text("key needed")
     assert chat.page.evaluate("sessionStorage.length") == 0
 

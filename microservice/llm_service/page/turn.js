@@ -33,6 +33,7 @@ export class Answer {
     #pieces = 0;
     #usage = null;
     #cut = false;
+    #ended = false;
     #drawing = 0;
 
     constructor(list, model) {
@@ -61,6 +62,7 @@ export class Answer {
 
     /** Say how it ended; `note` is one more remark, such as that it was stopped. Returns the line below the answer. */
     end(note = "") {
+        this.#ended = true;
         this.#draw();
         const notes = [
             note,
@@ -103,17 +105,20 @@ export class Answer {
     #speed() {
         if (!this.#pieces) return [];
         const tokens = this.#usage?.completion_tokens ?? this.#pieces;
+        const count = `${tokens} ${tokens === 1 ? "token" : "tokens"}`;
+        const wait = seconds(this.#first - this.#asked);
+        if (this.#last > this.#first)
+            return [count, perSecond(tokens - 1, this.#last - this.#first), `first after ${wait}`];
         // One that came whole has no first token of its own: its rate is over all of the time.
-        const whole = this.#last === this.#first;
-        const ms = whole ? this.#last - this.#asked : this.#last - this.#first;
-        const rate = ((whole ? tokens : tokens - 1) * 1000) / ms;
-        const facts = [
-            `${tokens} ${tokens === 1 ? "token" : "tokens"}`,
-            `${rate < 10 ? rate.toFixed(1) : Math.round(rate).toLocaleString("en")} tokens/s`,
-            `${whole ? "after" : "first after"} ${seconds(this.#first - this.#asked)}`,
-        ];
-        return facts;
+        return this.#ended
+            ? [count, perSecond(tokens, this.#last - this.#asked), `after ${wait}`]
+            : [count, `after ${wait}`];
     }
+}
+
+function perSecond(tokens, ms) {
+    const rate = (tokens * 1000) / ms;
+    return `${rate < 10 ? rate.toFixed(1) : Math.round(rate).toLocaleString("en")} tokens/s`;
 }
 
 const seconds = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
