@@ -66,6 +66,7 @@ def litellm(engine: int, port: int, place: Path) -> tuple[list[str | Path], dict
     (place / "litellm.yaml").write_text(
         "model_list:\n- model_name: demo\n  litellm_params:\n    model: openai/demo\n"
         f"    api_base: http://127.0.0.1:{engine}/v1\n    api_key: unused\n"
+        "general_settings:\n  dangerously_permit_weak_or_unset_master_key: true\n"
     )
     words: list[str | Path] = [bin / "litellm", "--config", place / "litellm.yaml", "--num_workers", "1"]
     return [*words, "--host", "127.0.0.1", "--port", str(port)], {
