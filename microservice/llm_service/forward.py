@@ -94,7 +94,11 @@ class Forward:
             watch.begin([_STREAM, *_UNHELD, *work.notes] if work.stream else None)
             try:
                 with engine.at_work():
-                    return await self._ask(engine, work, writer, watch)
+                    try:
+                        return await self._ask(engine, work, writer, watch)
+                    except asyncio.CancelledError:
+                        watch.explain()  # an engine that hung has failed
+                        raise
             except EngineNotReady:
                 if watch.answered or time.monotonic() >= give_up_at:
                     raise
@@ -181,7 +185,10 @@ def _told(work: Work, reply: Reply, body: bytes, writer: Writer) -> bytes:
 
 
 def _streams(reply: Reply) -> bool:
-    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in reply.headers)
+    for name, value in reply.headers:
+        if name == b"content-type":
+            return value.startswith(b"text/event-stream")
+    return False
 
 
 def _passed_on(reply: Reply) -> list[Header]:

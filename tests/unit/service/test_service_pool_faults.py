@@ -112,6 +112,16 @@ def test_an_engine_that_fails_again_and_again_rests(pooled: Any, two: Any) -> No
     wait_until(lambda: finished(door.chat(OPENAI_BODY)) and len(a.chats) > before, 20, "it gets requests again")
 
 
+def test_an_engine_that_hangs_again_and_again_rests(pooled: Any, two: Any) -> None:
+    a, b = two
+    door = pooled(a, b, LLM_FIRST_BYTE_TIMEOUT_SECONDS="0.1")
+    both_ready(door)
+    a.knobs.hold = "before headers"
+    replies = [door.chat(OPENAI_BODY) for _ in range(40)]
+    assert {reply.status_code for reply in replies} == {200, 504}
+    assert len(a.chats) < 10
+
+
 class Forgetful(StubEngine):
     """Serves one request on each connection, keeps it open, and closes it when a second one comes."""
 
