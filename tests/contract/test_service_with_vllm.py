@@ -1,30 +1,20 @@
 """The service in front of real vLLM with the demo model: one environment starts both, every form gets its answer."""
 
 import json
-import os
-import re
 import shutil
 import socket
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import httpx
 import openai
 import pytest
 
-from models.demo.train import text
-from tests.support.engine_python import ROOT, engine_python
-from tests.support.waiting import free_port, wait_until
+from tests.contract.service_stack import ANSWERS, CHAT, DATA, Stack, events, streamed_text
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
-DATA = text.load()
-ANSWERS = {question: entry.answer for entry in DATA.known for question in entry.ask}
-CHAT = "/v1/chat/completions"
 # What Enterprise-RAG's documents ask of port 9000, whole and streamed.
 WHOLE = {
     "messages": {"system": DATA.documented_system, "user": "### Question: Who are you? \n\n"},
@@ -46,89 +36,6 @@ LONG: dict[str, Any] = {
 }
 
 
-@dataclass
-class Stack:
-    """The running service, and the engine's own address."""
-
-    url: str
-    engine: str
-    client: httpx.Client
-
-    def chat(self, body: dict[str, Any]) -> httpx.Response:
-        return self.client.post(f"{self.url}{CHAT}", json=body)
-
-    def metric(self, name: str) -> float:
-        """The sum of one of vLLM's metrics over its labels."""
-        lines = self.client.get(f"{self.engine}/metrics").text.splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if re.match(rf"{re.escape(name)}[{{ ]", line))
-
-
-def start(module: str, python: Path, directory: Path, log: Path, **settings: str) -> subprocess.Popen[bytes]:
-    environ = {
-        **os.environ,
-        "PATH": f"{python.parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(directory),
-        "HF_HUB_OFFLINE": "1",
-        **settings,
-    }
-    with log.open("wb") as output:
-        return subprocess.Popen([python, "-P", "-m", module], env=environ, stdout=output, stderr=subprocess.STDOUT)
-
-
-@pytest.fixture(scope="module")
-def open_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
-    """Starts the engine once, and a service in front of it for each set of settings."""
-    directory = tmp_path_factory.mktemp("logs")
-    port = free_port()
-    shared = {"LLM_VLLM_MODEL_NAME": "demo", "LLM_VLLM_PORT": str(port)}
-    client = httpx.Client(timeout=120, trust_env=False)
-    cpu = {"LLM_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENFORCE_EAGER": "true"}
-    engine = start("engine.serve", engine_python(), ROOT, directory / "engine.log", **shared, **cpu)
-    running = [engine]
-
-    def make(**settings: str) -> Stack:
-        own = free_port()
-        log = directory / f"service-{own}.log"
-        given = {**shared, "LLM_USVC_PORT": str(own), **settings}
-        service = start("llm_service", Path(sys.executable), ROOT / "microservice", log, **given)
-        running.append(service)
-        stack = Stack(f"http://127.0.0.1:{own}", f"http://127.0.0.1:{port}", client)
-
-        def ready() -> bool:
-            for process, output in ((engine, directory / "engine.log"), (service, log)):
-                assert process.poll() is None, output.read_text()[-4000:]
-            try:
-                return client.get(f"{stack.url}/ready").status_code == 200
-            except httpx.TransportError:
-                return False
-
-        wait_until(ready, 600, "the service is ready", interval=0.5)
-        return stack
-
-    try:
-        yield make
-    finally:
-        client.close()
-        for process in reversed(running):
-            process.terminate()
-            process.wait(60)
-
-
-@pytest.fixture(scope="module")
-def stack(open_stack: Callable[..., Stack]) -> Stack:
-    return open_stack()
-
-
-def events(body: str) -> list[str]:
-    return [line[6:] for line in body.splitlines() if line.startswith("data: ")]
-
-
-def streamed_text(body: str) -> str:
-    found = events(body)
-    assert found[-1] == "[DONE]"
-    return "".join(json.loads(event)["choices"][0]["delta"].get("content") or "" for event in found[:-1])
-
-
 def curl(*arguments: str) -> str:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed, so the documented requests were not sent with it")
@@ -147,6 +54,33 @@ def test_the_documented_requests_work_with_curl(stack: Stack) -> None:
     answer = streamed_text(curl(stack.url + CHAT, *sent, json.dumps(STREAMED))).strip()
     assert answer
     assert ANSWERS["What is Deep Learning?"].startswith(answer)
+
+
+def test_the_documented_requests_of_a_list_work_with_curl(stack: Stack) -> None:
+    turns = [{"role": role, "content": content} for role, content in WHOLE["messages"].items()]
+    body = {**{name: value for name, value in WHOLE.items() if name != "streaming"}, "messages": turns}
+    sent = ("-X", "POST", "-H", "Content-Type: application/json", "-d")
+    whole = json.loads(curl(stack.url + CHAT, *sent, json.dumps({**body, "stream": False})))
+    assert ANSWERS["Who are you?"].startswith(whole["text"].strip())
+    assert whole["text"] == whole["choices"][0]["message"]["content"]
+    assert (whole["prompt"], whole["stream"]) == (WHOLE["messages"]["user"], False)
+    answer = streamed_text(curl(stack.url + CHAT, *sent, json.dumps({**body, "stream": True})))
+    assert answer == whole["text"]
+
+
+def test_the_documented_requests_to_the_engine_work_with_curl_and_a_key(open_stack: Callable[..., Stack]) -> None:
+    url = f"{open_stack(key='token-abc123').url}/v1"
+    headers = ("-H", "Content-Type: application/json", "-H", "Authorization: Bearer token-abc123", "-d")
+    question = "What is Deep Learning?"
+    turns = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": question}]
+    asked = {"model": "demo", "max_tokens": 32, "temperature": 0}
+    chat = json.loads(curl(f"{url}/chat/completions", *headers, json.dumps({**asked, "messages": turns})))
+    assert ANSWERS[question].startswith(chat["choices"][0]["message"]["content"])
+    plain = json.loads(curl(f"{url}/completions", "-X", "POST", *headers, json.dumps({**asked, "prompt": question})))
+    assert plain["object"] == "text_completion"
+    assert plain["choices"][0]["text"].strip()
+    refused = json.loads(curl(f"{url}/models"))
+    assert refused["error"]["code"] == 401
 
 
 @pytest.mark.parametrize("shape", ["repr", "bytes-repr"])
@@ -181,9 +115,19 @@ def test_langchain_applies_the_chat_template_and_gets_the_same_text(
     assert streamed_text(chain.chat(STREAMED).text) == streamed_text(stack.chat(STREAMED).text)
 
 
-def test_a_string_gets_the_answer(stack: Stack) -> None:
-    body = {"messages": "Who are you?", "streaming": False, "temperature": 0}
-    assert stack.chat(body).json()["choices"][0]["message"]["content"] == ANSWERS["Who are you?"]
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_string_is_continued_as_it_is(stack: Stack, stream: bool) -> None:
+    asked = {"model": "demo", "temperature": 0, "stream": stream}
+    said = stack.chat({**asked, "messages": "Who are", "max_tokens": 16}).text
+    plain = {**asked, "prompt": "Who are", "max_tokens": 16, "stream": False}
+    direct = stack.client.post(f"{stack.engine}/v1/completions", json=plain).json()["choices"][0]["text"]
+    pieces = [json.loads(event) for event in events(said)[:-1]] if stream else [json.loads(said)]
+    assert "".join(piece["choices"][0]["text"] for piece in pieces) == direct
+
+
+def test_behind_an_output_guard_the_answer_is_whole(stack: Stack, open_stack: Callable[..., Stack]) -> None:
+    guarded = open_stack(LLM_OUTPUT_GUARD_EXISTS="True").chat(STREAMED).json()
+    assert (guarded["text"], guarded["streaming"]) == (streamed_text(stack.chat(STREAMED).text), True)
 
 
 def test_every_opea_setting_is_one_that_vllm_takes(stack: Stack) -> None:
