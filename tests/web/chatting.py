@@ -1,6 +1,8 @@
 """The page in a browser, by the names that a reader sees or hears."""
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from playwright.sync_api import ConsoleMessage, Error, Page
 
@@ -47,3 +49,9 @@ class Chat:
 
     def _error(self, error: Error) -> None:
         self.faults.append(str(error))
+
+
+def take(chat: Chat, name: str) -> None:
+    """Keep a picture where BERTH_SCREENSHOTS says, for eyes."""
+    if folder := os.environ.get("BERTH_SCREENSHOTS"):
+        chat.page.screenshot(path=Path(folder) / f"{name}.png")

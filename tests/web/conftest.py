@@ -56,13 +56,13 @@ def door(open_door: Callable[..., Door]) -> Door:
 
 @pytest.fixture
 def open_chat(browser: Browser) -> Iterator[Callable[..., Chat]]:
-    """Open the page of a door in a fresh profile; options are those of a browser's context, such as color_scheme."""
+    """Open the page of a door, or at an address, in a fresh profile; options are those of a browser's context."""
     chats: list[Chat] = []
 
-    def make(door: Door, **options: Any) -> Chat:
+    def make(at: Door | str, **options: Any) -> Chat:
         context = browser.new_context(**options)
         context.set_default_timeout(HANG_MS)
-        chats.append(Chat(context.new_page(), door.service.url))
+        chats.append(Chat(context.new_page(), at if isinstance(at, str) else at.service.url))
         return chats[-1]
 
     yield make

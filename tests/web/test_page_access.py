@@ -1,6 +1,5 @@
 """The page for everyone: by keyboard alone, on a phone, in the dark, and by axe's rules in each of its states."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from playwright.sync_api import expect
 
 from tests.support.stub_engine import StubEngine
 from tests.unit.service.door import Door
-from tests.web.chatting import Chat
+from tests.web.chatting import Chat, take
 
 LOOKS: dict[str, dict[str, Any]] = {
     "desktop": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
@@ -29,12 +28,6 @@ LONG = [
     "    return relu(x @ weights + bias)  # and so on, far beyond the edge of a phone\n```\n\n",
     *("`relu` cuts off what is below zero. ", "An-unbroken-word-" * 12),
 ]
-
-
-def take(chat: Chat, name: str) -> None:
-    """Keep a picture where BERTH_SCREENSHOTS says, for eyes."""
-    if folder := os.environ.get("BERTH_SCREENSHOTS"):
-        chat.page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def screen_width(chat: Chat) -> int:

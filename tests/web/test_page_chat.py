@@ -1,7 +1,9 @@
 """Chatting: what is typed reaches the engine, tokens show as they come, and what goes wrong is said."""
 
+import fcntl
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import expect
@@ -182,6 +184,19 @@ def test_while_the_engine_loads_the_page_says_so_and_goes_on_by_itself(
     expect(chat.notice).to_be_hidden()
     chat.draft.press("Enter")
     expect(chat.answers).to_have_text(ANSWER)
+
+
+def test_how_far_an_engine_is_that_loads_shows_as_a_bar(
+    open_door: Callable[..., Door], open_chat: Callable[..., Chat], tmp_path: Path
+) -> None:
+    file = tmp_path / "phase.json"
+    file.write_text('{"phase": {"name": "loading weights", "fraction": 0.25, "detail": "1/4 files"}}')
+    with file.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # as the engine's processes do while they live
+        chat = open_chat(open_door(StubEngine(), LLM_PHASE_FILE=str(file)))
+        expect(chat.state).to_contain_text("loading")
+        expect(chat.notice).to_contain_text("loading weights (25 %, 1/4 files)")
+        expect(chat.notice.get_by_role("progressbar")).to_have_js_property("value", 0.25)
 
 
 def test_an_engine_that_went_down_is_told_of_and_shows_in_the_state(door: Door, chat: Chat) -> None:
