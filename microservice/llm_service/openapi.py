@@ -7,7 +7,7 @@ from llm_service.openapi_schemas import SCHEMAS, Schema, ref
 from llm_service.paths import Family, Kind, Paths, Route
 
 _JSON = "application/json"
-_EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
+_EVENTS: dict[str, Any] = {"text/event-stream": {}}
 _CHAT: Schema = {"anyOf": [ref("OpenAIChat"), ref("OpeaChat"), ref("TextChat")]}
 _CHAT_REPLY: Schema = {"anyOf": [ref("ChatReply"), ref("OpeaReply")]}
 # By the path: what it is for, its request, its reply.
@@ -55,6 +55,8 @@ def document(paths: Paths, *, locked: bool, page: bool) -> dict[str, Any]:
             {"401": _unauthorized()} if locked and "security" not in operation else {}
         )
         found[path] = {"get": {**operation, "responses": responses | _errors(_AT_THE_PORT, ref("Error"))}}
+    if not page:
+        del found["/"]
     return {
         "openapi": "3.1.0",
         "info": {

@@ -66,9 +66,9 @@ class Raw:
             time.sleep(pause)
         return data
 
-    def reply(self) -> "Answer":
-        """Read one answer."""
-        response = HTTPResponse(_Kept(self.file))  # type: ignore[arg-type]
+    def reply(self, method: str = "GET") -> "Answer":
+        """Read one answer; one to HEAD has no body."""
+        response = HTTPResponse(_Kept(self.file), method=method)  # type: ignore[arg-type]
         response.begin()
         return Answer(response.status, dict(response.getheaders()), response.read())
 
