@@ -1,4 +1,4 @@
-"""Nothing that a client or a model says is in a log line, a metric or a trace: they all say one word, and it is sought."""
+"""What clients, the engine and keys say is in no log line, no metric and no trace: all say one word, and it is sought."""
 
 import hashlib
 from collections.abc import Callable, Iterator
