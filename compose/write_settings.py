@@ -19,7 +19,10 @@ TARGET = HERE / "settings.yaml"
 
 # base.yaml settles these itself, or hands them over as files.
 _SETTLED = {names.PORT, names.HOST, names.PHASE_FILE, *names.SECRETS, names.API_KEY_FILE, names.HF_TOKEN_PATH}
-_SETTLED_FOR_SERVICE = {"LLM_USVC_HOST", "LLM_USVC_PORT", "LLM_VLLM_ENDPOINT", names.PHASE_FILE, names.API_KEY}
+_SETTLED_FOR_SERVICE = {
+    *("LLM_USVC_HOST", "LLM_USVC_PORT", "LLM_VLLM_ENDPOINT", "BIND_ADDR", "LLM_API_KEYS_FILE", "LLM_ALLOW_NO_KEY"),
+    *(names.PHASE_FILE, names.API_KEY),
+}
 
 # What the libraries below vLLM read. Paths of caches and of programs are left out: a user's HF_HOME or LD_LIBRARY_PATH
 # means a folder of this machine, and would break the container.

@@ -3,6 +3,7 @@
 `python -P -m engine.prepare FOLDER`: FOLDER is the volume whose subfolders the services mount at /run/secrets.
 """
 
+import ipaddress
 import os
 import sys
 from collections.abc import Mapping
@@ -26,6 +27,10 @@ LAYERS = ("BERTH_DEVICE_ENV", "BERTH_MODEL_ENV", "BERTH_LOCAL_ENV")
 # Every name of the kit that is not the engine's, blank-separated; compose/settings.yaml fills it in.
 KNOWN_NAMES = "BERTH_NAMES"
 
+# The file of the keys that the service's clients show, and how its other settings say yes.
+CLIENT_KEYS = "LLM_API_KEYS_FILE"
+_YES = ("1", "on", "t", "true", "y", "yes")
+
 # A file travels for these two; the others of names.SECRETS would stand open in `docker inspect`.
 _BY_FILE = (names.HF_TOKEN, names.API_KEY)
 _USE_INSTEAD = {
@@ -37,7 +42,8 @@ _USE_INSTEAD = {
 def main() -> int:
     """Hand out the secrets, then check the settings; return 0, or the launcher's exit code for what is wrong."""
     say(checked(os.environ))
-    problems = [*hand_out(GIVEN, Path(sys.argv[1])), *misplaced(os.environ), *unknown(os.environ)]
+    handed = hand_out(GIVEN, Path(sys.argv[1]))
+    problems = [*handed, *misplaced(os.environ), *unlocked(os.environ), *unknown(os.environ)]
     for problem in problems:
         complain(problem)
     return max([serve.launch(["--check"], os.environ), *(problem.exit_code for problem in problems)])
@@ -86,6 +92,31 @@ def misplaced(environ: Mapping[str, str]) -> list[Problem]:
         for name in names.SECRETS
         if name not in _BY_FILE and environ.get(name)
     ]
+
+
+def unlocked(environ: Mapping[str, str]) -> list[Problem]:
+    """A service that other machines can reach, and no key to show; or keys that the service could not read.
+
+    The service refuses the same, but here it keeps the engine from starting.
+    """
+    address, keys = environ.get("BIND_ADDR", ""), environ.get(CLIENT_KEYS, "")
+    if keys and not os.access(keys, os.R_OK):
+        hint = "let everybody read it (chmod 644), once it holds hashes: scripts/berth key add NAME makes them"
+        return [Problem(f"the file that {CLIENT_KEYS} names cannot be read by the containers' user", hint)]
+    if keys or not address or _only_here(address) or environ.get("LLM_ALLOW_NO_KEY", "").lower() in _YES:
+        return []
+    hint = (
+        f"let {CLIENT_KEYS} name a file of keys (scripts/berth key add NAME --file FILE makes one), "
+        "or set LLM_ALLOW_NO_KEY=true where a lock stands in front of the service"
+    )
+    return [Problem(f"BIND_ADDR={address} lets other machines in, and they would need no key", hint)]
+
+
+def _only_here(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return address == "localhost"
 
 
 def unknown(environ: Mapping[str, str]) -> list[Problem]:

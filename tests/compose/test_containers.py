@@ -70,7 +70,7 @@ def test_ports_are_on_loopback_and_bind_addr_opens_the_service_only(project: Mak
     berth.run("up", "--detach")
     for service, port in (("engine", "8008/tcp"), ("llm", "9000/tcp")):
         assert [bound["HostIp"] for bound in berth.inspect(service)["NetworkSettings"]["Ports"][port]] == ["127.0.0.1"]
-    berth.run("up", "--detach", shell={"BIND_ADDR": "0.0.0.0"})
+    berth.run("up", "--detach", shell={"BIND_ADDR": "0.0.0.0", "LLM_ALLOW_NO_KEY": "true"})
     assert berth.inspect("engine")["NetworkSettings"]["Ports"]["8008/tcp"][0]["HostIp"] == "127.0.0.1"
     assert berth.inspect("llm")["NetworkSettings"]["Ports"]["9000/tcp"][0]["HostIp"] == "0.0.0.0"
 

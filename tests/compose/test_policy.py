@@ -15,6 +15,7 @@ from tests.support.compose import ROOT, Project, device_files, model_files, need
 
 Rendered = Callable[..., Project]
 COMPOSE = ROOT / "compose"
+KEYS = "/run/llm_api_keys"
 OVERLAYS = sorted(path.name for path in COMPOSE.glob("*.yaml") if path.stem not in ("base", "settings"))
 
 # What an overlay may say of a service: its image, and what the device needs. All else is base.yaml's.
@@ -63,10 +64,11 @@ def test_the_services_are_read_only_and_their_writable_places_are_named(config: 
         assert service["read_only"] is True, name
         assert service["tmpfs"], name
         for mount in service["volumes"]:
-            assert mount["type"] == "volume", name
-            assert mount.get("read_only", False) == (mount["target"] == "/run/secrets"), name
+            assert mount["type"] == ("bind" if mount["target"] == KEYS else "volume"), name
+            assert mount.get("read_only", False) == (name == "llm" or mount["target"] == "/run/secrets"), name
     mounts = {mount["target"]: mount["source"] for mount in config["services"]["engine"]["volumes"]}
-    assert mounts == {"/cache/huggingface": "models", "/cache/vllm": "compiled", "/run/secrets": "secrets"}
+    caches = {"/cache/huggingface": "models", "/cache/vllm": "compiled"}
+    assert mounts == {**caches, "/run/secrets": "secrets", "/run/berth": "secrets"}
 
 
 def test_a_secret_is_asked_for_by_the_first_step_only(config: dict[str, Any]) -> None:
@@ -84,6 +86,16 @@ def test_ports_are_published_on_loopback(config: dict[str, Any]) -> None:
         for name, service in long_running(config)
     }
     assert published == {"engine": [("127.0.0.1", "8008", 8008)], "llm": [("127.0.0.1", "9000", 9000)]}
+
+
+def test_the_clients_keys_are_one_file_and_none_is_an_empty_one(rendered: Rendered) -> None:
+    for given, source, told in (({}, "/dev/null", ""), ({"LLM_API_KEYS_FILE": "/etc/keys"}, "/etc/keys", KEYS)):
+        services = rendered("env/cpu.env", shell=given).config()["services"]
+        for name in ("llm", "prepare"):
+            mounts = [mount for mount in services[name]["volumes"] if mount["target"] == KEYS]
+            assert [(mount["source"], mount["read_only"]) for mount in mounts] == [(source, True)], name
+            assert services[name]["environment"]["LLM_API_KEYS_FILE"] == told, name
+        assert KEYS not in [mount["target"] for mount in services["engine"]["volumes"]]
 
 
 def test_bind_addr_never_opens_the_engine(rendered: Rendered) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from engine import prepare
 from engine.messages import Exit
+from llm_service.loading import SettingsError, load
 
 KNOWN = {"BERTH_NAMES": "BERTH_CPUS BERTH_NAMES LLM_STREAM_FORMAT LLM_USVC_PORT"}
 
@@ -105,3 +106,28 @@ def test_everything_that_is_wrong_is_said_at_once(
     said = capsys.readouterr().err
     assert "BERTH_CPU: no such setting" in said
     assert "VLLM_MAX_NUM_SEQ: no such setting" in said
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1", "::1", "[::1]", "localhost", "0.0.0.0", "::", "10.1.2.3", "box"])
+@pytest.mark.parametrize("allowed", ["", "true", "True", "1", "false"])
+def test_who_may_reach_the_service_without_a_key_is_what_the_service_itself_says(address: str, allowed: str) -> None:
+    environ = {"BIND_ADDR": address, "LLM_ALLOW_NO_KEY": allowed}
+    found = prepare.unlocked(environ)
+    try:
+        load(environ)
+    except SettingsError as error:
+        [(sentence, hint)] = error.problems
+        assert [(f"{problem.sentence}.", problem.exit_code) for problem in found] == [(sentence, Exit.BAD_SETTING)]
+        assert found[0].hint.lower() == hint.rstrip(".").lower()
+    else:
+        assert found == []
+
+
+def test_keys_lock_the_service_if_the_containers_user_may_read_them(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    environ = {"BIND_ADDR": "0.0.0.0", "LLM_API_KEYS_FILE": str(file)}
+    (problem,) = prepare.unlocked(environ)
+    assert "cannot be read" in problem.sentence
+    assert "chmod 644" in problem.hint
+    file.write_text("key\n")
+    assert prepare.unlocked(environ) == []
