@@ -1,4 +1,4 @@
-"""What clients, the engine and keys say is in no log line, no metric and no trace: all say one word, and it is sought."""
+"""What clients, engine and keys say is in no log line, no metric and no trace: all say one word, and it is sought."""
 
 import hashlib
 from collections.abc import Callable, Iterator
