@@ -35,6 +35,11 @@ class Door:
         return f"{self.root}/v1"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """What others' packages warn of, or leave open, is no failure of ours."""
+    config.addinivalue_line("filterwarnings", "default")
+
+
 def start(module: str, python: Path, directory: Path, log: Path, **settings: str) -> subprocess.Popen[bytes]:
     """Start a program of this checkout with nothing of this test's own settings."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("LLM_", "VLLM_"))}
@@ -55,7 +60,13 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     keys.write_text(f"{KEY}\n")
     engine_port, port = free_port(), free_port()
     shared = {"LLM_VLLM_MODEL_NAME": "demo", "LLM_VLLM_PORT": str(engine_port), "VLLM_API_KEY": "the-engines-own-key"}
-    cpu = {"LLM_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENFORCE_EAGER": "true"}
+    cpu = {
+        "LLM_DEVICE": "cpu",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_ENFORCE_EAGER": "true",
+        # The demo model, held to a schema, would write blanks for as long as it may.
+        "VLLM_STRUCTURED_OUTPUTS_CONFIG": '{"backend": "xgrammar", "disable_any_whitespace": true}',
+    }
     settings = {**shared, "LLM_USVC_PORT": str(port), "LLM_API_KEYS_FILE": str(keys)}
     running = {
         directory / "engine.log": start(

@@ -8,12 +8,7 @@ import pytest
 
 from tests.clients.conftest import ANSWER, QUESTION, Door
 
-ASK: dict[str, Any] = {
-    "model": "demo",
-    "max_tokens": 200,
-    "messages": [{"role": "user", "content": QUESTION}],
-    "temperature": 0,
-}
+ASK: dict[str, Any] = {"model": "demo", "max_tokens": 200, "messages": [{"role": "user", "content": QUESTION}]}
 
 
 @pytest.fixture
