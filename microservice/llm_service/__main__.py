@@ -45,8 +45,7 @@ def main() -> int:
             "Stop what holds the port, or set LLM_USVC_PORT." if taken else "Check LLM_USVC_HOST and LLM_USVC_PORT.",
         )
         return 1
-    logs.configure()
-    return _serve(settings, listener)
+    return _serve(settings, listener, logs.configure())
 
 
 def _listener(settings: Settings) -> socket.socket:
@@ -54,12 +53,12 @@ def _listener(settings: Settings) -> socket.socket:
     return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
 
 
-def _serve(settings: Settings, listener: socket.socket) -> int:
+def _serve(settings: Settings, listener: socket.socket, batch: logs.Batch | None) -> int:
     host, port = listener.getsockname()[:2]
     _log.info("settings", extra={"fields": {"settings": settings.masked()}})
     drain = Drain()
     server = Server(
-        server_config(create_app(settings, drain), settings),
+        server_config(create_app(settings, drain, batch), settings),
         drain,
         settings.drain_seconds,
     )

@@ -1,18 +1,28 @@
 """One log line for each request."""
 
 import logging
+from functools import partial
 
-from llm_service.exchange import Exchange
+from llm_service.exchange import Exchange, Observer
+from llm_service.logs import Batch
 
 _log = logging.getLogger("llm_service.access")
 _PROBES = ("/health", "/ready")  # asked every few seconds, by machines: their lines would bury the others
 
 
-def log_request(exchange: Exchange) -> None:
-    """Log a request that has ended."""
+def access_log(batch: Batch | None) -> Observer:
+    """Return what logs a request that has ended: in a batch, or by `logging` where there is none."""
+    return partial(_log_request, batch)
+
+
+def _log_request(batch: Batch | None, exchange: Exchange) -> None:
     if exchange.outcome == "ok" and exchange.path in _PROBES:
         return
-    _log.info("request", extra={"fields": {name: value for name, value in _line(exchange) if value is not None}})
+    fields = {name: value for name, value in _line(exchange) if value is not None}
+    if batch is not None:
+        batch.add("request", fields)
+    else:
+        _log.info("request", extra={"fields": fields})
 
 
 def _line(exchange: Exchange) -> tuple[tuple[str, object], ...]:

@@ -10,13 +10,14 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from llm_service import __version__, exposition, openapi
-from llm_service.access import log_request
+from llm_service.access import access_log
 from llm_service.admission import Admission
 from llm_service.door import Door
 from llm_service.errors import RETRY_AFTER_SECONDS, EngineLost, NotFound, ServiceError, envelope, openai_body
 from llm_service.forward import Forward
 from llm_service.health import State
 from llm_service.keys import Keys
+from llm_service.logs import Batch
 from llm_service.metrics import Metrics
 from llm_service.page import page_routes
 from llm_service.paths import Paths
@@ -32,12 +33,12 @@ if TYPE_CHECKING:
 _JSON = "application/json"
 
 
-def create_app(settings: Settings, drain: Drain | None = None) -> Door:
+def create_app(settings: Settings, drain: Drain | None = None, batch: Batch | None = None) -> Door:
     """Return the application for these settings; its `app` is FastAPI's part.
 
     Connections are opened when it starts and closed when it stops.
 
-    Once `drain` has begun, it takes no new requests and says so.
+    Once `drain` has begun, it takes no new requests and says so. `batch` takes the log's lines about requests.
     """
     pool = Pool(settings)
     drain = drain or Drain()
@@ -105,7 +106,7 @@ def create_app(settings: Settings, drain: Drain | None = None) -> Door:
         return Response(orjson.dumps(told), media_type=_JSON)
 
     forward = Forward(settings, pool, drain, admission)
-    observers = (log_request, statistics.finished, metrics.finished)
+    observers = (access_log(batch), statistics.finished, metrics.finished)
     if tracing is None:
         return Door(app, forward, paths, keys, observers)
     return Door(app, forward, paths, keys, (*observers, tracing.finished), tracing.begin)

@@ -1,8 +1,7 @@
 """One engine of those that this service may ask: its connections, its state, and how much it has to do."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from llm_service.address import Address
 from llm_service.connectors import build_connector
@@ -16,8 +15,11 @@ _FIRST_REST_SECONDS = 0.25
 LONGEST_REST_SECONDS = 8.0
 
 
+_FAILURES = (EngineNotReady, EngineLost, EngineTimeout)
+
+
 class Engine:
-    """One engine."""
+    """One engine, and by `with engine:` its work on one request."""
 
     def __init__(self, address: Address, settings: Settings, model: str | None = None) -> None:
         self.url = address.url
@@ -46,20 +48,20 @@ class Engine:
         """Return the context of a model in tokens, if it says one."""
         return next((one.window for one in self.watch.models if one.name == model), None)
 
-    @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Count a request while it runs, and take note of how it ended."""
+    def __enter__(self) -> None:
+        """Count a request while it runs."""
         self.busy += 1
-        try:
-            yield
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take note of how it ended."""
+        self.busy -= 1
+        if error is None:
             self._failures = 0
-        except (EngineNotReady, EngineLost, EngineTimeout) as error:
-            # A connection that was too old says nothing about the engine; a new one will.
-            if not (isinstance(error, EngineLost) and error.reused):
-                self.failed()
-            raise
-        finally:
-            self.busy -= 1
+        # A connection that was too old says nothing about the engine; a new one will.
+        elif isinstance(error, _FAILURES) and not (isinstance(error, EngineLost) and error.reused):
+            self.failed()
 
     def failed(self) -> None:
         """Take note of a failure: no more requests go there before it was asked how it is."""

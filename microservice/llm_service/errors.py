@@ -11,7 +11,8 @@
     ├── Overloaded        503   the service's own limit; Retry-After
     ├── EngineNotReady    503   Retry-After, and the engine's phase
     ├── EngineLost        502   the engine broke off, or answered what cannot be used
-    ├── EngineTimeout     504
+    ├── EngineTimeout     504   the engine was silent for too long
+    ├── RequestTooLong    504
     ├── ShuttingDown      503
     └── Unexpected        500   a fault of ours; the request id leads to the log line
 
@@ -117,9 +118,9 @@ class EngineNotReady(ServiceError):
 class EngineLost(ServiceError):
     """The engine broke off, or answered what cannot be used.
 
-    `unanswered` says that nothing of a reply had come, so that another engine may be asked; `reused` that, moreover, the
-    connection had served before, so that the engine had most likely closed it before this request came; `told` that
-    the stream ended in an error event, so that the client knows already.
+    `unanswered` says that nothing of a reply had come, so that another engine may be asked; `reused` that, moreover,
+    the connection had served before, so that the engine had most likely closed it before this request came; `told`
+    that the stream ended in an error event, so that the client knows already.
     """
 
     status = 502
@@ -134,6 +135,13 @@ class EngineLost(ServiceError):
 
 class EngineTimeout(ServiceError):
     """The engine took too long."""
+
+    status = 504
+    kind = "EngineTimeoutError"
+
+
+class RequestTooLong(ServiceError):
+    """The request took longer than any may, through no fault of the engine: it was given too much to do."""
 
     status = 504
     kind = "EngineTimeoutError"

@@ -93,7 +93,7 @@ class Forward:
             engine = await self._pool.pick(work.model or self._settings.model, give_up_at)
             watch.begin([_STREAM, *_UNHELD, *work.notes] if work.stream else None)
             try:
-                with engine.at_work():
+                with engine:
                     try:
                         return await self._ask(engine, work, writer, watch)
                     except asyncio.CancelledError:

@@ -64,7 +64,9 @@ def json_of(raw: bytes) -> Any:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise BadRequest(_TOO_DEEP if "depth" in error.msg else "The body is not valid JSON.") from None
-    level = [value] if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH else []
+    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
+        return value
+    level = [value]
     for _ in range(MAX_DEPTH):
         level = [inner for outer in level for inner in _values(outer) if isinstance(inner, list | dict)]
     if level:

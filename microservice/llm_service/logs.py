@@ -1,10 +1,16 @@
 """Log lines on standard output: JSON where a machine reads them, plain on a terminal."""
 
+import asyncio
+import atexit
 import logging
 import sys
 import time
+from functools import lru_cache
+from typing import TextIO
 
 import orjson
+
+FLUSH_SECONDS = 0.05
 
 
 class JsonLines(logging.Formatter):
@@ -12,16 +18,51 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as JSON; `fields` given as extra stand at the top level."""
-        line: dict[str, object] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
+        line = _stamped(record.created, record.levelname.lower(), record.name, record.getMessage())
+        line |= getattr(record, "fields", {})
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str).decode()
+
+
+class Batch:
+    """Lines of one logger that are written together a moment later.
+
+    A line for each request would otherwise cost a sixth of the request: half of it in the way of a record through
+    `logging`, half in a write of its own.
+    """
+
+    def __init__(self, logger: str, out: TextIO) -> None:
+        self._logger = logger
+        self._out = out
+        self._waiting: list[str] = []
+        atexit.register(self.flush)
+
+    def add(self, message: str, fields: dict[str, object]) -> None:
+        """Take a line. Must be called in the event loop."""
+        line = _stamped(time.time(), "info", self._logger, message)
+        line |= fields
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+        self._waiting.append(orjson.dumps(line, default=str).decode())
+
+    def flush(self) -> None:
+        """Write what is there."""
+        if self._waiting:
+            self._out.write("\n".join([*self._waiting, ""]))
+            self._waiting.clear()
+            self._out.flush()
+
+
+def _stamped(at: float, level: str, logger: str, message: str) -> dict[str, object]:
+    second = int(at)
+    when = f"{_second(second)}.{int((at - second) * 1000):03d}Z"
+    return {"time": when, "level": level, "logger": logger, "message": message}
+
+
+@lru_cache(maxsize=2)
+def _second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 class PlainLines(logging.Formatter):
@@ -36,8 +77,8 @@ class PlainLines(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-def configure() -> None:
-    """Send every log line of the process to standard output."""
+def configure() -> Batch | None:
+    """Send every log line of the process to standard output; return what takes requests' lines, if a machine reads."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(PlainLines() if sys.stdout.isatty() else JsonLines())
     root = logging.getLogger()
@@ -47,3 +88,4 @@ def configure() -> None:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     for noisy in ("httpx", "openai", "langchain"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    return None if sys.stdout.isatty() else Batch("llm_service.access", sys.stdout)

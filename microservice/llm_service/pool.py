@@ -97,6 +97,9 @@ class Pool:
         return [engine for engine in engines if engine.serves(model)] or engines
 
     def _best(self, model: str | None, *, rested: bool = True) -> Engine | None:
+        if not self.several:
+            (only,) = self._engines.values()
+            return only if only.watch.good and not (rested and only.resting) else None
         ready = [one for one in self._serving(model) if one.watch.good and not (rested and one.resting)]
         return min(ready, key=lambda one: (one.busy, one.turn), default=None)
 

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.types import Receive
 
 from llm_service.asgi import Header, Writer
-from llm_service.errors import EngineTimeout
+from llm_service.errors import EngineTimeout, RequestTooLong
 from llm_service.settings import Settings
 
 NOTICE_SECONDS = 0.05  # a client that leaves earlier is noticed now; most small replies are over by then
@@ -29,10 +29,15 @@ class Watch:
     engine's went to the client.
     """
 
-    __slots__ = (
-        *("_commented_at", "_head", "_leaving", "_limit", "_loop", "_receive", "_settings", "_speaking", "_task"),
-        *("_timer", "_total_at", "_why", "_writer", "answered", "since"),
-    )
+    since: float | None = None
+    answered = False
+    # Of the class until something happens, since most requests end before.
+    _total_at = inf
+    _head: list[Header] | None = None
+    _commented_at = -inf
+    _speaking: asyncio.Task[None] | None = None
+    _leaving: asyncio.Task[None] | None = None
+    _why: Exception | None = None
 
     def __init__(self, receive: Receive, writer: Writer, settings: Settings) -> None:
         task = asyncio.current_task()
@@ -43,14 +48,8 @@ class Watch:
         self._writer = writer
         self._settings = settings
         self._limit = settings.first_byte_seconds
-        self._total_at = inf if settings.total_seconds is None else self._loop.time() + settings.total_seconds
-        self._head: list[Header] | None = None
-        self._commented_at = -inf
-        self._speaking: asyncio.Task[None] | None = None
-        self._leaving: asyncio.Task[None] | None = None
-        self._why: Exception | None = None
-        self.since: float | None = None
-        self.answered = False
+        if settings.total_seconds is not None:
+            self._total_at = self._loop.time() + settings.total_seconds
         self._timer = self._loop.call_later(NOTICE_SECONDS, self._look)
 
     def begin(self, head: list[Header] | None) -> None:
@@ -91,7 +90,7 @@ class Watch:
         now = self._loop.time()
         silent_at = (now if self.since is None else self.since) + self._limit
         if now >= self._total_at:
-            self._end(EngineTimeout(f"The request took longer than {self._settings.total_seconds:g} s."))
+            self._end(RequestTooLong(f"The request took longer than {self._settings.total_seconds:g} s."))
         elif now >= silent_at:
             self._end(EngineTimeout(f"The engine sent nothing for {self._limit:g} s."))
         else:

@@ -64,7 +64,7 @@ class Work:
             return self.raw or None
         name = call.model or _default_model(engine, settings)
         exchange.model = name[:LONGEST_LOGGED]
-        return call.engine_body(name, engine.window(name))
+        return call.engine_body(name, engine.window(name) if call.default_max_tokens is not None else None)
 
 
 def understood(route: Route, scope: Scope, raw: bytes, exchange: Exchange, settings: Settings) -> Work:
