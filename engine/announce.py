@@ -48,8 +48,10 @@ def begin(environ: Mapping[str, str]) -> None:
     if not path:
         return
     try:
-        # Readable by the service, which may run as another user; it holds no more than a phase.
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        # The service, and the engine's next start, may run as other users; it holds no more than a phase.
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o664)
+        with contextlib.suppress(PermissionError):
+            os.fchmod(file, 0o664)
         with contextlib.suppress(BlockingIOError):  # a process of the last engine, about to end
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.set_inheritable(file, True)

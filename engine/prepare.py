@@ -7,6 +7,7 @@ import ipaddress
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def hand_out(given: Path, folder: Path) -> list[Problem]:
             place.mkdir(mode=0o770, exist_ok=True)
             for secret in secrets:
                 _copy(given / secret, place / secret)
-        (folder / PHASE).mkdir(mode=0o770, exist_ok=True)
+        _shared(folder / PHASE)
     except OSError as error:
         return [
             Problem(
@@ -74,6 +75,13 @@ def hand_out(given: Path, folder: Path) -> list[Problem]:
             )
         ]
     return []
+
+
+def _shared(folder: Path) -> None:
+    """A folder that every user of group 0 may write to, whoever made it."""
+    folder.mkdir(exist_ok=True)
+    with suppress(PermissionError):  # another user's, and so made by an earlier start
+        folder.chmod(0o770)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -63,6 +63,21 @@ def test_the_engine_works_under_a_user_that_the_image_does_not_know(project: Mak
     berth.run("up", "--detach", "engine", shell={"COMPOSE_FILE": f"{files}:{other}"})
     assert berth.started_with()["argv"][0] == "serve"
     assert inside(berth, "engine", "touch /cache/vllm/x /home/berth/x && cat /run/secrets/*").stdout == "key-canary-2"
+    assert "starting vLLM" in inside(berth, "engine", "cat /run/berth/phase.json").stdout
+
+
+def test_the_service_reads_what_the_engine_says_of_its_start(project: MakeProject) -> None:
+    berth = project("env/cpu.env", "env/models/demo.env")
+    berth.run("up", "--detach")
+    started = berth.started_with()
+    assert started["environ"]["VLLM_LOGGING_STREAM"] == "ext://engine.announce.stdout"
+    assert "starting vLLM" in inside(berth, "llm", "cat $LLM_PHASE_FILE").stdout
+    # The lock that tells a living engine is seen across the two containers, and goes with the engine.
+    free = "flock --nonblock --shared $LLM_PHASE_FILE true"
+    assert inside(berth, "llm", free).returncode == 1
+    assert "Read-only file system" in inside(berth, "llm", "touch $LLM_PHASE_FILE").stderr
+    berth.run("stop", "engine")
+    assert inside(berth, "llm", free).returncode == 0
 
 
 def test_ports_are_on_loopback_and_bind_addr_opens_the_service_only(project: MakeProject) -> None:

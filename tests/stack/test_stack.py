@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from engine.phases import COMPILING, LOADING, STARTING, WARMING
 from models.demo.train import text
 from tests.stack.conftest import READY_SECONDS, Stack
 from tests.support.compose import docker
@@ -57,6 +58,12 @@ def test_the_service_answers_at_once_and_says_that_the_engine_is_not_ready(stack
     refused = stack.service.post("/v1/chat/completions", json=opea(QUESTION))
     assert refused.status_code == 503
     assert int(refused.headers["Retry-After"]) > 0
+
+
+def test_the_service_names_the_phase_of_an_engine_that_loads(stack: Stack) -> None:
+    said = wait_until(lambda: stack.state().get("doing"), READY_SECONDS, "a phase", 0.2)
+    assert said["name"] in (STARTING, LOADING, COMPILING, WARMING)
+    assert stack.service.get("/metrics").text.count("berth_engines{") == 1
 
 
 def test_the_engine_completes_a_prompt(ready: Stack) -> None:
