@@ -72,6 +72,16 @@ class Raw:
         response.begin()
         return Answer(response.status, dict(response.getheaders()), response.read())
 
+    def answers(self, method: str) -> list["Answer"]:
+        """Read every answer until the door closes; the method is that of the first request."""
+        found: list[Answer] = []
+        try:
+            while self.file.peek(1) and (not found or found[-1].headers.get("connection") != "close"):
+                found.append(self.reply("GET" if found else method))
+        except ConnectionResetError:
+            pass
+        return found
+
     def rest(self) -> bytes:
         """Read until the door closes."""
         try:
