@@ -122,6 +122,14 @@ def test_an_engine_that_hangs_again_and_again_rests(pooled: Any, two: Any) -> No
     assert len(a.chats) < 10
 
 
+def test_requests_that_ask_for_too_much_are_no_fault_of_their_engine(pooled: Any, two: Any) -> None:
+    a, b = two
+    door = pooled(a, b, LLM_TOTAL_TIMEOUT_SECONDS="0.1")
+    both_ready(door)
+    a.knobs.hold = "before headers"
+    assert sorted(door.chat(OPENAI_BODY).status_code for _ in range(12)) == [200] * 6 + [504] * 6
+
+
 class Forgetful(StubEngine):
     """Serves one request on each connection, keeps it open, and closes it when a second one comes."""
 
