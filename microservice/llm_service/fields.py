@@ -81,4 +81,6 @@ def fill_defaults(edited: Fields, defaults: Mapping[str, float]) -> int | None:
 
 def not_applied(fields: Fields, ignored: Mapping[str, str]) -> tuple[str, ...]:
     """Return a sentence about each field that is given and has no effect; `ignored` has the reasons."""
+    if ignored.keys().isdisjoint(fields):
+        return ()
     return tuple(f"{name} is not applied: {why}" for name, why in ignored.items() if fields.get(name) is not None)
