@@ -92,6 +92,9 @@ def ours(engine: int, port: int, place: Path) -> tuple[list[str | Path], dict[st
         "LLM_VLLM_ENDPOINT": f"http://127.0.0.1:{engine}",
         "LLM_USVC_PORT": str(port),
         "LLM_API_KEYS_FILE": str(keys),
+        "LLM_MAX_IN_FLIGHT": "1024",
+        "LLM_KEY_MAX_IN_FLIGHT": "1024",
+        "LLM_KEY_REQUESTS_PER_MINUTE": "100000000",
         "PYTHONPATH": str(ROOT / "microservice"),
     }
     return [bin / "python", "-P", "-m", "llm_service"], settings
