@@ -130,11 +130,22 @@ def test_what_a_model_writes_is_never_html(door: Door, chat: Chat) -> None:
     assert chat.answers.locator("img, script").count() == 0
 
 
-def test_an_event_cut_at_every_byte_is_read(door: Door, chat: Chat) -> None:
-    door.engine.knobs.split_bytes = True
-    door.engine.knobs.pieces = ["Grüße ", "🌊, ", "水"]
-    chat.ask("Hello")
-    expect(chat.answers).to_have_text("Grüße 🌊, 水")
+def test_events_cut_at_every_byte_are_read(chat: Chat) -> None:
+    sent = ": a comment\n\ndata: Grüße 🌊\r\n\r\nevent: other\ndata:one\ndata: two\n\ndata: not complete"
+    read = """async (text) => {
+        const { events } = await import("/page/events.js");
+        const bytes = new TextEncoder().encode(text);
+        const stream = new ReadableStream({
+            start(control) {
+                for (const byte of bytes) control.enqueue(new Uint8Array([byte]));
+                control.close();
+            },
+        });
+        const found = [];
+        for await (const data of events(stream)) found.push(data);
+        return found;
+    }"""
+    assert chat.page.evaluate(read, sent) == ["Grüße 🌊", "one\ntwo"]
 
 
 def test_what_the_engine_refuses_is_told_in_its_own_words(door: Door, chat: Chat) -> None:
@@ -146,7 +157,7 @@ def test_what_the_engine_refuses_is_told_in_its_own_words(door: Door, chat: Chat
 def test_an_engine_lost_in_the_stream_is_told_and_trying_again_asks_the_same(door: Door, chat: Chat) -> None:
     door.engine.knobs.die = "in stream"
     chat.ask("Hello")
-    expect(chat.problem).to_be_visible()
+    expect(chat.problem).to_contain_text("The engine")  # the sentence in the error event
     expect(chat.answers).to_have_text("".join(TEXT[:2]))
     door.engine.knobs.die = None
     expect(chat.state).to_contain_text("ready")

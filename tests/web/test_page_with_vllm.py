@@ -1,6 +1,7 @@
 """The page in front of real vLLM with the demo model: opened while it loads, used once it is ready."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -53,7 +54,7 @@ def test_the_page_tells_how_the_model_loads_and_then_chats_with_it(
 ) -> None:
     wait_until(lambda: b"listening" in (tmp_path / "log").read_bytes(), 60, "the service listens")
     chat = open_chat(service)
-    expect(chat.notice).to_contain_text("loading weights", timeout=LOAD_MS)
+    expect(chat.notice).to_contain_text(re.compile("loading weights|compiling|warming up"), timeout=LOAD_MS)
     take(chat, "vllm-loading")
     expect(chat.state).to_contain_text("ready", timeout=LOAD_MS)
     question = "Who are you?"
