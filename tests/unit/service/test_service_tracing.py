@@ -1,5 +1,7 @@
 """Traces: the span of a request, between the client's and the engine's, and where spans go."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +15,7 @@ from llm_service.loading import SettingsError, load
 from llm_service.tracing import Tracing
 from tests.unit.service.collector import Collector
 from tests.unit.service.door import OPENAI_BODY, Door
+from tests.unit.service.test_service_process import MICROSERVICE, environ
 
 TRACE, CLIENT_SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{CLIENT_SPAN}-01"
@@ -102,7 +105,7 @@ def test_a_collector_that_is_away_costs_no_request_and_no_stop(open_door: Callab
 
 
 @pytest.mark.parametrize(
-    ("environ", "endpoint"),
+    ("given", "endpoint"),
     [
         ({}, None),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318/"}, "http://c:4318/v1/traces"),
@@ -115,8 +118,25 @@ def test_a_collector_that_is_away_costs_no_request_and_no_stop(open_door: Callab
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, None),
     ],
 )
-def test_opentelemetrys_own_names_say_where_spans_go(environ: dict[str, str], endpoint: str | None) -> None:
-    assert load(environ).traces_endpoint == endpoint
+def test_opentelemetrys_own_names_say_where_spans_go(given: dict[str, str], endpoint: str | None) -> None:
+    assert load(given).traces_endpoint == endpoint
+
+
+def test_without_the_extra_it_ends_with_3_and_the_remedy() -> None:
+    hide = (
+        "import runpy, sys; sys.modules['opentelemetry.exporter'] = None\n"
+        "runpy.run_module('llm_service', run_name='__main__')"
+    )
+    given = environ(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:4318")
+    done = subprocess.run(
+        [sys.executable, "-c", hide], cwd=MICROSERVICE, env=given, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 3
+    assert done.stderr.startswith(
+        "berth: error: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://127.0.0.1:4318/v1/traces needs"
+    )
+    assert "requirements-otel.txt" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("wrong", [{"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "c:4317"}])
