@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from llm_service.held import Held
 from llm_service.limits import LATE, PARTIAL, unread
 from llm_service.refusals import refusal
 
@@ -138,6 +139,8 @@ class Front(HttpToolsProtocol):
         self._in_body = True
         self.due = inf
         super().on_headers_complete()
+        if self.scope["method"] != "HEAD":  # its reply ends with its head
+            self.cycle.transport = Held(self.cycle, self.transport)  # type: ignore[assignment]
         self.headers = []  # of its own: fields after a body must not become headers of the request
 
     def on_body(self, body: bytes) -> None:
