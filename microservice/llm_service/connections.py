@@ -20,6 +20,7 @@ from llm_service.upstream import (
 from llm_service.wire import READ_BYTES, Wire
 
 _BUSY_SOCKET_SECONDS = 0.01  # how long to wait for room in the queue of a Unix socket that takes no more connections
+_CLOSE = (b"connection", b"close")
 _TARGET = re.compile(r"/[\x21-\x7e]*")
 
 
@@ -44,9 +45,9 @@ class Connections:
         self, method: str, path: str, body: bytes | None, headers: list[Header], *, fresh: bool = False
     ) -> Reply:
         """Send a request; return once its status is known."""
-        head = self._head(method, path, body, headers)
+        head = self._head(method, path, body, [*headers, _CLOSE] if fresh else headers)
         wire = (None if fresh else self._kept()) or await self._connect()
-        answer = wire.ask(head, body, bodiless=method == "HEAD")
+        answer = wire.ask(head, body, bodiless=method == "HEAD", last=fresh)
         try:
             await answer.head()
         except BaseException:

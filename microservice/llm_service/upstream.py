@@ -60,8 +60,8 @@ class Connector(Protocol):
         """Send a request; return once its status is known. Raises ServiceError.
 
         `path` is as the client sent it, its query included. `headers` have names in lower case and say nothing about
-        the connection, the body's length or the engine's key: those are added. `fresh` asks for a connection that was
-        not used before: one that was may have been closed a moment ago.
+        the connection, the body's length or the engine's key: those are added. `fresh` asks for a connection of its
+        own: one that was used before may have been closed a moment ago.
         """
 
     async def aclose(self) -> None:

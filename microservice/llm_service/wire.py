@@ -105,6 +105,7 @@ class Wire(asyncio.BufferedProtocol):
         self._answer: Answer | None = None
         self._used = False
         self._paused = False
+        self._last = False
         self._bodiless = False  # HEAD is answered with the headers of a body that does not come
         self._framed = False
         self._complete = False
@@ -120,11 +121,12 @@ class Wire(asyncio.BufferedProtocol):
         """Whether it is open, as far as this side knows."""
         return not self._transport.is_closing()
 
-    def ask(self, head: bytes, body: bytes | None, *, bodiless: bool) -> Answer:
-        """Send a request; return what will be its answer."""
+    def ask(self, head: bytes, body: bytes | None, *, bodiless: bool, last: bool) -> Answer:
+        """Send a request; return what will be its answer. After the last one the connection is closed."""
         answer = self._answer = Answer(self, reused=self._used)
         self._used = True
         self._bodiless = bodiless
+        self._last = last
         self._framed = self._complete = self._kept = False
         self._head_bytes = 0
         if body:
@@ -239,4 +241,4 @@ class Wire(asyncio.BufferedProtocol):
         """Take note that the answer is whole."""
         if self._answer is not None and self._answer.status and not self._complete:
             self._complete = True
-            self._kept = self._parser.should_keep_alive()
+            self._kept = not self._last and self._parser.should_keep_alive()

@@ -49,7 +49,7 @@ class Connection:
         self.wire.connection_made(self.line)
 
     def ask(self, **how: bool) -> Answer:
-        return self.wire.ask(REQUEST, None, bodiless=how.get("bodiless", False))
+        return self.wire.ask(REQUEST, None, bodiless=how.get("bodiless", False), last=how.get("last", False))
 
     def feed(self, *parts: bytes) -> None:
         for part in parts:

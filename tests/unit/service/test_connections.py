@@ -76,12 +76,14 @@ async def test_connections_are_kept_for_less_than_vllm_keeps_them() -> None:
     assert connections.KEEP_ALIVE_SECONDS < 5
 
 
-async def test_a_fresh_connection_is_one_that_was_not_used_before() -> None:
+async def test_a_fresh_connection_serves_one_request_only() -> None:
     async with raw_engine() as engine:
         connector = Connections(engine.address, 5)
         for count in (1, 2, 3):
             reply = await connector.open("POST", "/v1/x", b"{}", [], fresh=True)
             assert (await finish(reply), engine.connections, engine.requests[-1].number) == (BODY, count, 0)
+            assert b"\r\nconnection: close\r\n" in engine.requests[-1].head
+        await engine.idle()
         await connector.aclose()
 
 
@@ -125,11 +127,13 @@ async def test_a_request_says_its_length_and_whom_it_is_for(body: bytes | None) 
         await connector.aclose()
 
 
-async def test_a_question_without_a_body_says_no_length() -> None:
+async def test_a_question_has_a_connection_of_its_own_and_says_no_length() -> None:
     async with raw_engine() as engine:
         relay = Relay(engine.address, 5)
         assert await relay.get("/v1/models", 5) == (200, "application/json", BODY)
         assert b"content-length" not in engine.requests[0].head
+        assert await finish(await relay.open("POST", "/v1/x", b"{}", [])) == BODY
+        assert engine.connections == 2
         await relay.aclose()
 
 

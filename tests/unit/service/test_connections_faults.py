@@ -84,7 +84,7 @@ def test_an_engine_that_ends_at_any_byte_of_its_reply_is_lost(
                 await asked(connector)
             # A reset may take bytes with it that were on their way.
             assert lost.value.unanswered or offset > begins
-            assert not lost.value.reused
+            assert lost.value.reused is (client.kind == "aiohttp" and lost.value.unanswered and offset < begins)
         assert len(engine.requests) == len(data)
 
     offset = 0

@@ -26,6 +26,13 @@ def test_a_reply_to_head_has_no_body_and_its_connection_is_not_used_again() -> N
     assert (connection.free, connection.line.closed) == ([], True)
 
 
+def test_after_the_last_request_a_connection_is_closed() -> None:
+    connection = Connection()
+    answer = connection.ask(last=True)
+    connection.feed(framed([b"hi"], "length"))
+    assert (received(answer), connection.free, connection.line.closed) == (b"hi", [], True)
+
+
 @pytest.mark.parametrize(
     "reply",
     [
