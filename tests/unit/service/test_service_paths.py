@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -110,6 +111,14 @@ def test_every_route_of_the_application_is_in_the_list() -> None:
         found = listed.find("GET", path, path.encode())
         assert found is not None, path
         assert found.kind is Kind.LOCAL
+
+
+def test_the_page_lists_every_way_to_the_engine() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs/service.md").read_text(encoding="utf-8")
+    rows = [row for row in page.partition("## Paths")[2].partition("\n## ")[0].splitlines() if row.startswith("|")]
+    for method, route in Paths().relayed():
+        row = next((row for row in rows if f"{route.template}`" in row), "")
+        assert method in row, route.template
 
 
 def test_settings_open_further_paths_of_the_engine(open_door: OpenDoor) -> None:
