@@ -11,7 +11,8 @@ import pytest
 from llm_service.app import create_app
 from llm_service.loading import SettingsError, load
 from llm_service.paths import Kind, Paths
-from tests.unit.service.door import CHAT, OPENAI_BODY, Door
+from tests.support.stub_engine import StubEngine
+from tests.unit.service.door import CHAT, OPENAI_BODY, Door, both_ready
 
 OpenDoor = Callable[..., Door]
 RAW = b'{"model": "stub-model",  "input": "a", "prompt": "a", "unknown": {"a": [1.0]}}'
@@ -158,16 +159,18 @@ def test_the_openai_client_raises_when_a_response_is_lost_in_its_stream(door: Do
     client.close()
 
 
-def test_a_request_that_the_engine_would_keep_is_never_sent_twice(open_door: OpenDoor) -> None:
-    door = open_door()
-    door.engine.knobs.others["/v1/responses"] = WHOLE
-    door.client.post("/v1/responses", json={"model": "stub-model"})
-    door.engine.knobs.die = "before headers"
-    for body, times in [({}, 1), ({"store": True}, 1), ({"store": False}, 2)]:
-        door.client.get("/ready")
-        before = len([record for record in door.engine.records if record.method == "POST"])
-        assert door.client.post("/v1/responses", json={"model": "stub-model", **body}).status_code == 502
-        assert len([record for record in door.engine.records if record.method == "POST"]) - before == times
+@pytest.mark.parametrize(("body", "times"), [({}, 1), ({"store": True}, 1), ({"store": False}, 2)])
+@pytest.mark.usefixtures("quick_pool")
+def test_a_request_that_the_engine_would_keep_is_never_sent_twice(
+    pooled: OpenDoor, two: tuple[StubEngine, StubEngine], body: dict[str, Any], times: int
+) -> None:
+    door = pooled(*two)
+    both_ready(door)
+    for engine in two:
+        engine.knobs.others["/v1/responses"] = WHOLE
+        engine.knobs.die = "before headers"
+    assert door.client.post("/v1/responses", json={"model": "stub-model", **body}).status_code == 502
+    assert sum(record.method == "POST" for engine in two for record in engine.records) == times
 
 
 @pytest.mark.parametrize("path", [path for path in POSTED if Paths().find("POST", path, b"").kind is Kind.JSON])  # type: ignore[union-attr]
