@@ -12,6 +12,7 @@ import sys
 from llm_service import logs
 from llm_service.app import create_app
 from llm_service.extras import missing_extra
+from llm_service.limits import bounded
 from llm_service.loading import SettingsError, load
 from llm_service.serving import server_config
 from llm_service.settings import Settings
@@ -50,7 +51,7 @@ def main() -> int:
 
 def _listener(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    return bounded(socket.create_server((settings.host, settings.port), family=family, backlog=2048))
 
 
 def _serve(settings: Settings, listener: socket.socket, batch: logs.Batch | None) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import resource
+import socket
 import struct
 import termios
 from typing import Any
@@ -20,6 +21,7 @@ LATE = "llm_service.late"
 
 MAX_DEPTH = 128  # of arrays and objects in each other: several times what schemas of tools have
 MAX_FILES = 65536
+UNSENT_BYTES = 128 * 1024
 _TOO_DEEP = f"The body has more than {MAX_DEPTH} arrays and objects in each other."
 
 
@@ -89,6 +91,16 @@ def most_connections() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft = wanted
     return (MAX_FILES if soft == resource.RLIM_INFINITY else soft) // 2
+
+
+def bounded(listener: socket.socket) -> socket.socket:
+    """Let the kernel hold little of what a client does not read: it would hold megabytes of each connection.
+
+    What is on its way to a client does not count, so fast ones stay as fast. Connections inherit it.
+    """
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+    return listener
 
 
 def unread(transport: asyncio.Transport) -> int:

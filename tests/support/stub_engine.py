@@ -172,6 +172,7 @@ class StubEngine:
                 if not work.done() or isinstance(work.exception(), ConnectionError):
                     record.client_left = True
                     work.cancel()
+                    await asyncio.gather(watcher, work, return_exceptions=True)
                     return
                 watcher.cancel()
                 await asyncio.wait((watcher,))
