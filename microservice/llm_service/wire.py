@@ -17,7 +17,19 @@ MOST_HELD_BYTES = 32 * 1024  # of a body that nobody takes; beyond it nothing is
 class Answer:
     """What comes back for one request: its status and headers, then its body as an asynchronous iterator."""
 
-    __slots__ = ("_begun", "_failure", "_pieces", "_waiter", "_wire", "headers", "heard", "held", "reused", "status")
+    __slots__ = (
+        "_begun",
+        "_failure",
+        "_loop",
+        "_pieces",
+        "_waiter",
+        "_wire",
+        "headers",
+        "heard",
+        "held",
+        "reused",
+        "status",
+    )
 
     def __init__(self, wire: "Wire", *, reused: bool) -> None:
         self.status = 0
@@ -32,6 +44,7 @@ class Answer:
         self._begun = False
         self._failure: ServiceError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # looked up once: before Python 3.12 that is a system call
 
     async def head(self) -> None:
         """Wait until the status and the headers are there. Raises ServiceError."""
@@ -54,7 +67,8 @@ class Answer:
     async def _more(self) -> None:
         if self._failure is not None:
             raise self._failure
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._loop = self._loop or asyncio.get_running_loop()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
@@ -97,7 +111,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def __init__(self, buffer: bytearray, free: Callable[["Wire"], None], gone: Callable[["Wire"], None]) -> None:
         self.idle_since = 0.0
-        """When it was last handed back, by the event loop's clock."""
+        """When it was last handed back, by time.monotonic."""
         self._buffer = memoryview(buffer)
         self._free = free
         self._gone = gone
@@ -192,6 +206,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note of the end."""
+        del self._parser  # they hold each other
         self._gone(self)
         answer, self._answer = self._answer, None
         if answer is None:

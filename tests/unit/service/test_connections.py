@@ -1,6 +1,7 @@
 """Connections to an engine: which are kept and for how long, how they are made, and which client makes them."""
 
 import asyncio
+import gc
 import ssl
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from llm_service.connections import Connections
 from llm_service.errors import EngineNotReady, EngineTimeout
 from llm_service.relay import Relay, goes_far
 from llm_service.upstream import Reply
+from llm_service.wire import Wire
 from tests.unit.service.raw_engine import BODY, WHOLE, Exchange, raw_engine
 
 MICROSERVICE = Path(__file__).parents[3] / "microservice"
@@ -103,6 +105,23 @@ async def test_closing_ends_idle_connections_and_those_at_work() -> None:
         await engine.idle()
         for reply in (at_work, another):
             reply.close()
+
+
+async def test_connections_that_ended_leave_nothing_that_has_to_be_searched_for() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with raw_engine() as engine:
+            connector = Connections(engine.address, 5)
+            for _ in range(5):
+                await finish(await connector.open("POST", "/v1/x", b"{}", [], fresh=True))
+            await engine.idle()
+            await asyncio.sleep(0)
+            wires = [one for one in gc.get_objects() if isinstance(one, Wire)]
+            assert not [one for one in wires if one._buffer.obj is connector._buffer]
+            await connector.aclose()
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("body", [None, b"", b"x" * 300_000])

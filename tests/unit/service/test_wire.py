@@ -14,7 +14,7 @@ framings = st.sampled_from(["length", "chunked"])
 announcements = st.sampled_from([b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(replies=st.lists(st.tuples(bodies, framings, announcements, points), min_size=1, max_size=3))
 def test_every_framing_and_split_gives_the_body_and_frees_the_connection(replies: list[Any]) -> None:
     connection = Connection()
@@ -26,7 +26,7 @@ def test_every_framing_and_split_gives_the_body_and_frees_the_connection(replies
         connection.free.clear()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(body=bodies, framing=framings, cuts=points, end=st.integers(0, 2000), reset=st.booleans())
 def test_a_reply_that_is_cut_is_never_whole(body: Any, framing: str, cuts: Any, end: int, reset: bool) -> None:
     data = framed(body, framing)
@@ -52,7 +52,7 @@ def test_a_body_without_a_length_ends_with_its_connection_unless_that_is_reset(c
     assert (taken, error is not None, connection.free) == (b"all", cut, [])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     body=bodies,
     framing=st.sampled_from(["length", "chunked", "until closed"]),
