@@ -28,7 +28,7 @@ _COUNT: Schema = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
 _NUMBER: Schema = {"type": "number"}
 _ANY: Schema = {"type": "object", "additionalProperties": True}
 _MODEL: Schema = {"type": "string", "description": "As GET /v1/models lists it. Left out, it is the service's default."}
-_SAMPLING = {
+_SAMPLING: dict[str, Schema] = {
     "temperature": {"type": "number", "minimum": 0, "maximum": 2},
     "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
     "top_k": {"type": "integer", "minimum": -1},
@@ -38,7 +38,7 @@ _SAMPLING = {
     "stop": {"anyOf": [_TEXT, _list(_TEXT)]},
     "seed": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
 }
-_STREAM = {"stream": _FLAG, "stream_options": _object(include_usage=_FLAG)}
+_STREAM: dict[str, Schema] = {"stream": _FLAG, "stream_options": _object(include_usage=_FLAG)}
 _USAGE = _object(prompt_tokens={"type": "integer"}, completion_tokens={"type": "integer"})
 _TURN = _object(
     ("role",),
