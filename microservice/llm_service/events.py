@@ -4,8 +4,9 @@ from typing import Any
 
 import orjson
 
-from llm_service.errors import ServiceError, anthropic_body, openai_body
+from llm_service.errors import EngineLost, ServiceError, anthropic_body, openai_body
 
+LARGEST_EVENT = 16 * 1024**2  # the last event of /v1/responses repeats the whole answer
 _DONE = b"[DONE]"
 
 
@@ -30,6 +31,8 @@ class WholeEvents:
         if not chunk.endswith(b"\n\n"):
             end = _end_of_last_event(chunk)
             self._held = chunk[end:]
+            if len(self._held) > LARGEST_EVENT:
+                raise EngineLost(f"The engine sent an event of more than {LARGEST_EVENT // 1024**2} MiB.")
             chunk = chunk[:end]
         if chunk:
             self._last = chunk

@@ -39,7 +39,12 @@ _JSON = (b"content-type", b"application/json")
 _STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 _UNHELD = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))  # no cache and no proxy may hold it back
 # Ours, or about a client that the engine never saw.
-_NOT_PASSED_ON = frozenset((b"content-length", b"x-request-id", b"set-cookie", b"cache-control", b"www-authenticate"))
+_NOT_PASSED_ON = frozenset(
+    (
+        *(b"content-length", b"x-request-id", b"set-cookie", b"cache-control", b"www-authenticate", b"location"),
+        *(b"access-control-allow-origin", b"access-control-allow-credentials", b"access-control-expose-headers"),
+    )
+)
 
 
 class Forward:
@@ -155,7 +160,7 @@ class Forward:
 
     async def _whole(self, work: Work, reply: Reply, body: bytes, writer: Writer, watch: Watch) -> None:
         watch.since = None
-        if reply.status >= 400:
+        if not 200 <= reply.status < 300:
             body = _told(work, reply, body, writer)
         elif work.call is not None:
             note_usage(writer.exchange, body)

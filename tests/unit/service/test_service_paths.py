@@ -9,6 +9,8 @@ import openai
 import pytest
 
 from llm_service.app import create_app
+from llm_service.errors import EngineLost
+from llm_service.events import LARGEST_EVENT, WholeEvents
 from llm_service.loading import SettingsError, load
 from llm_service.paths import Kind, Paths
 from tests.support.stub_engine import StubEngine
@@ -140,6 +142,19 @@ def test_a_route_that_the_engine_does_not_have_is_404_in_the_envelope(door: Door
     reply = door.client.post("/v1/embeddings", content=RAW)
     assert (reply.status_code, reply.json()["error"]["type"]) == (404, "NotFoundError")
     assert "/v1/embeddings" in reply.json()["error"]["message"]
+
+
+def test_the_engine_sends_no_client_elsewhere(door: Door) -> None:
+    door.engine.knobs.others["/v1/embeddings"] = b""
+    door.engine.knobs.status = 307
+    assert door.client.post("/v1/embeddings", content=RAW).status_code == 502
+
+
+def test_an_event_without_end_does_not_fill_the_memory() -> None:
+    events, piece = WholeEvents(), b"a" * (LARGEST_EVENT // 4)
+    assert [events.feed(piece) for _ in range(4)] == [b""] * 4
+    with pytest.raises(EngineLost, match="16 MiB"):
+        events.feed(piece)
 
 
 def test_errors_of_ours_have_anthropics_shape_on_its_paths(door: Door) -> None:
