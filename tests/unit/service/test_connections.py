@@ -117,7 +117,7 @@ async def test_connections_that_ended_leave_nothing_that_has_to_be_searched_for(
                 await finish(await connector.open("POST", "/v1/x", b"{}", [], fresh=True))
             await engine.idle()
             await asyncio.sleep(0)
-            wires = [one for one in gc.get_objects() if isinstance(one, Wire)]
+            wires = [one for one in gc.get_objects() if type(one) is Wire]
             assert not [one for one in wires if one._buffer.obj is connector._buffer]
             await connector.aclose()
     finally:
