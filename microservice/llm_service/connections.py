@@ -3,6 +3,7 @@
 import asyncio
 import re
 import socket
+import time
 from collections import deque
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -68,7 +69,7 @@ class Connections:
 
     def _kept(self) -> Wire | None:
         """Return the connection that was used last, if it can be used again."""
-        oldest = asyncio.get_running_loop().time() - KEEP_ALIVE_SECONDS
+        oldest = time.monotonic() - KEEP_ALIVE_SECONDS
         while self._idle:
             wire = self._idle.pop()
             if wire.usable and wire.idle_since > oldest:
@@ -129,18 +130,19 @@ class Connections:
             raise
 
     def _give_back(self, wire: Wire) -> None:
-        loop = asyncio.get_running_loop()
-        wire.idle_since = loop.time()
+        wire.idle_since = time.monotonic()
         self._idle.append(wire)
         if self._expiry is None:
-            self._expiry = loop.call_later(KEEP_ALIVE_SECONDS, self._expire)
+            self._expiry = asyncio.get_running_loop().call_later(KEEP_ALIVE_SECONDS, self._expire)
 
     def _expire(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._idle and self._idle[0].idle_since + KEEP_ALIVE_SECONDS <= loop.time():
+        self._expiry = None
+        while self._idle:
+            left = self._idle[0].idle_since + KEEP_ALIVE_SECONDS - time.monotonic()
+            if left > 0:
+                self._expiry = asyncio.get_running_loop().call_later(left, self._expire)
+                return
             self._idle.popleft().abort()
-        left = self._idle[0].idle_since + KEEP_ALIVE_SECONDS if self._idle else None
-        self._expiry = None if left is None else loop.call_at(left, self._expire)
 
     async def aclose(self) -> None:
         """Close every connection to the engine."""
