@@ -24,7 +24,9 @@ def browser() -> Iterator[Browser]:
         pytest.skip("no Chromium: install Debian's package chromium; scripts/test --all does so as root on Debian")
     with sync_playwright() as playwright:
         # Its sandbox needs rights that root in a container lacks; it opens nothing but the page under test.
-        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        # To a browser, pages of the name berth.test are those of another machine, which 127.0.0.1 never is.
+        options = ["--no-sandbox", "--host-resolver-rules=MAP berth.test 127.0.0.1"]
+        chromium = playwright.chromium.launch(executable_path=program, args=options)
         yield chromium
         chromium.close()
 

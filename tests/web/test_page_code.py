@@ -1,6 +1,7 @@
 """The code to copy does what the page does: it is run here, as it was copied."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,3 +62,15 @@ def test_python_as_copied_sends_what_the_page_sends(door: Door, typed: Chat, str
     ran = subprocess.run(program, capture_output=True, text=True, timeout=60, env=environ)
     assert ran.stdout.strip() == "".join(TEXT).strip(), ran.stderr
     assert door.engine.chats[-1].json == sent_by_the_page(door, typed)
+
+
+def test_it_can_be_copied_over_plain_http_from_another_machine(door: Door, open_chat: Callable[..., Chat]) -> None:
+    chat = open_chat(f"http://berth.test:{door.service.port}")
+    expect(chat.state).to_contain_text("ready")
+    assert chat.page.evaluate("navigator.clipboard === undefined")
+    chat.page.get_by_role("button", name="Copy", exact=True).click()
+    expect(chat.page.get_by_role("button", name="Copied")).to_be_visible()
+    chat.draft.press("Control+v")
+    expect(chat.draft).to_have_value(
+        re.compile(rf"^curl -N http://berth\.test:{door.service.port}/v1/chat/completions")
+    )
