@@ -12,9 +12,12 @@ CONNECT_S = 5.0
 SILENCE_S = 600.0  # a long prompt on a small machine is read for minutes before the first word comes
 
 
-def run(question: str | None, url: str | None, system: str | None, max_tokens: int, as_json: bool) -> None:
+def run(
+    question: str | None, url: str | None, system: str | None, max_tokens: int, as_json: bool, key_file: Path | None
+) -> None:
     """Ask one question, or hold a conversation until end of input. Raises BerthError."""
     address, key = (url.rstrip("/"), "") if url else _running()
+    key = _key(key_file) if key_file else key
     messages = [{"role": "system", "content": system}] if system else []
     if question is not None:
         _turn(address, key, [*messages, {"role": "user", "content": question}], max_tokens, as_json)
@@ -35,11 +38,19 @@ def _running() -> tuple[str, str]:
         raise failed(
             "nothing runs here", "start with scripts/up, or name a service with --url", Exit.MISSING_PREREQUISITE
         )
-    try:
-        key = Path(endpoint.key_file).read_text().strip() if endpoint.key_file else ""
-    except OSError as error:
-        raise failed(f"{endpoint.key_file} cannot be read: {error.strerror}", "scripts/berth connect") from error
+    key = _key(Path(endpoint.key_file)) if endpoint.key_file else ""
     return endpoint.service.rstrip("/"), key
+
+
+def _key(file: Path) -> str:
+    try:
+        words = file.read_text().split()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise failed(f"{file} cannot be read: {why}", "name the file that holds your key: --key-file") from error
+    if len(words) != 1:
+        raise failed(f"{file} does not hold one key", "let it hold nothing but your key", Exit.BAD_SETTING)
+    return words[0]
 
 
 def _ask() -> str | None:
@@ -107,6 +118,8 @@ def _refused(status: int, body: bytes) -> Exception:
         said = f"HTTP {status}"
     if status == 503:
         return failed(said, "wait a little; scripts/berth status says how far it is", Exit.NOT_READY)
+    if status == 401:
+        return failed(f"the service refused: {said}", "name the file that holds your key: --key-file", Exit.BAD_SETTING)
     return failed(f"the service refused: {said}", "scripts/berth logs llm")
 
 

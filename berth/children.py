@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -143,6 +144,8 @@ def _answers(url: str) -> bool:
     try:
         with _opener.open(url, timeout=PROBE_TIMEOUT_S) as answer:
             return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        return error.code == 401  # it asks for a key, so it answers
     except (OSError, ValueError):
         return False
 

@@ -1,6 +1,7 @@
 """The verbs, each a thin face of a function that returns data. Imports stand inside: `--help` must be quick."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -160,7 +161,8 @@ def status(runtime: RuntimeName = None, site: Site = None, name: Name = None, as
         raise typer.Exit(Exit.FAILED)
     current = found.status()
     if current.ready is None:
-        service = waiting.service_state(current.endpoint.service) if current.endpoint else {}
+        where = current.endpoint
+        service = waiting.service_state(where.service, where.engine) if where else {}
         ready = service.get("state") == "ready"
     else:
         service, ready = {}, current.ready
@@ -204,12 +206,15 @@ def chat(
     url: Annotated[str | None, typer.Option(help="The service; the one that runs here unless given.")] = None,
     system: Annotated[str | None, typer.Option(help="What the model is told to be.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")] = 512,
+    key_file: Annotated[
+        Path | None, typer.Option("--key-file", metavar="FILE", help="File with the key that the service asks for.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Talk to the model; the answer is printed as it is written."""
     from berth import chat as talking
 
-    talking.run(question, url, system, max_tokens, as_json)
+    talking.run(question, url, system, max_tokens, as_json, key_file)
 
 
 for verbs in (planning, keys, cluster, tunnels, fleet, sif):

@@ -88,11 +88,13 @@ class Deployment:
             known = catalog.load(self.device, self.shell)
         except catalog.CatalogError as error:
             return [error.problem]
-        return [self._placed(problem) for problem in settings.check(self.environ, known, self.device)]
+        found = settings.check(self.environ, known, self.device)
+        return [replace(problem, sentence=self.placed(problem.sentence)) for problem in found]
 
-    def _placed(self, problem: Problem) -> Problem:
-        name = problem.sentence.replace("=", " ").replace(":", " ").partition(" ")[0]
-        return replace(problem, sentence=self.where(name) + problem.sentence)
+    def placed(self, sentence: str) -> str:
+        """A sentence that begins with a setting's name, with the file and line of that setting before it."""
+        name = sentence.replace("=", " ").replace(":", " ").partition(" ")[0]
+        return self.where(name) + sentence
 
     def offline(self) -> "Deployment":
         """The same deployment without the hub: vLLM would ask it for minutes, then fail."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from berth import runtimes
+from berth import preflight, runtimes
 from berth.deployment import Deployment, resolve
 from berth.errors import BerthError, Exit, failed
 from berth.host import dockers, hub, machine, ports
@@ -101,6 +101,17 @@ def _machine() -> Iterator[Finding]:
     if deployment:
         for name, port in (("LLM_USVC_PORT", deployment.service_port), ("LLM_VLLM_PORT", deployment.engine_port)):
             yield _port(name, port)
+        yield from _service(deployment)
+
+
+def _service(deployment: Deployment) -> Iterator[Finding]:
+    """What the service would refuse of the settings, for instance to be reached by other machines without a key."""
+    problems = preflight.service_problems(deployment)
+    for problem in problems:
+        yield Finding("machine", "settings of the service", False, problem.sentence, problem.hint)
+    if not problems:
+        locked = "clients show a key" if deployment.value("LLM_API_KEYS_FILE") else f"for {deployment.address}, no key"
+        yield Finding("machine", "settings of the service", True, locked)
 
 
 def _port(name: str, port: int) -> Finding:

@@ -16,8 +16,28 @@ def problems(deployment: Deployment, runtime: Runtime) -> list[Problem]:
     """Everything that stands in the way of this deployment in this runtime, device first."""
     checks: list[Callable[[], list[Problem]]] = [lambda: runtime.problems(deployment)]
     if runtime.local:
-        checks = [lambda: device_problems(deployment), *checks, lambda: port_problems(deployment)]
+        service = [lambda: service_problems(deployment), lambda: port_problems(deployment)]
+        checks = [lambda: device_problems(deployment), *checks, *service]
     return [problem for check in checks for problem in check()]
+
+
+def service_problems(deployment: Deployment) -> list[Problem]:
+    """What the service would refuse: a bad value, or to be reached by other machines without a key."""
+    from llm_service.loading import SettingsError, load
+
+    given = {name: value for name, value in deployment.environ.items() if name.startswith("LLM_")}
+    where = {"LLM_USVC_HOST": deployment.address, "BIND_ADDR": deployment.address}
+    try:
+        load({**given, **where, "LLM_VLLM_ENDPOINT": ""})
+    except SettingsError as error:
+        return [Problem(deployment.placed(sentence.rstrip(".")), _inside(hint)) for sentence, hint in error.problems]
+    return []
+
+
+def _inside(sentence: str) -> str:
+    """A sentence as the part of one that a hint is here; a setting's name keeps its capitals."""
+    begins_with_a_word = sentence[1:2].islower()
+    return (sentence[0].lower() + sentence[1:] if begins_with_a_word else sentence).rstrip(".")
 
 
 def device_problems(deployment: Deployment) -> list[Problem]:

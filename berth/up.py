@@ -34,7 +34,7 @@ class Started:
             "model": self.model,
             "endpoint": service,
             "engine": self.ready.endpoint.engine,
-            "curl": curl(service) if service else "",
+            "curl": curl(service, self.ready.locked) if service else "",
             "stop": "scripts/berth down",
             **self.ready.facts,
         }
@@ -49,19 +49,21 @@ class Started:
                 f"{self.model} is ready at {self.ready.endpoint.service} ({self.device}, {self.runtime}). "
                 "Ask it something:",
                 "",
-                curl(self.ready.endpoint.service),
+                curl(self.ready.endpoint.service, self.ready.locked),
                 "",
-                "  or talk to it:  scripts/berth chat",
+                *(["  KEY is a key of yours; a new one: scripts/berth key add NAME"] if self.ready.locked else []),
+                f"  or talk to it:  scripts/berth chat{' --key-file FILE' if self.ready.locked else ''}",
                 f"  stop it with:   {'Ctrl-C, or ' if attached else ''}scripts/berth down",
                 "",
             )
         )
 
 
-def curl(url: str) -> str:
-    """The curl line, which works as printed."""
+def curl(url: str, locked: bool = False) -> str:
+    """The curl line, which works as printed; where clients show a key, once KEY holds one."""
     body = json.dumps({"messages": [{"role": "user", "content": "What is Deep Learning?"}], "max_tokens": 128})
-    return f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+    key = ' -H "Authorization: Bearer $KEY"' if locked else ""
+    return f"curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
 
 def plan(
@@ -127,7 +129,8 @@ def running_already(
             runtime.name, current.device, current.model, runtime.wait(deployment, progress, timeout_s, attached)
         )
     assert current.endpoint
-    return Started(current.runtime, current.device, current.model, Ready(current.endpoint))
+    ready = Ready(current.endpoint, locked=bool(deployment.value("LLM_API_KEYS_FILE")))
+    return Started(current.runtime, current.device, current.model, ready)
 
 
 def start(deployment: Deployment, runtime: Runtime, progress: Progress, attached: bool, timeout_s: float) -> Started:

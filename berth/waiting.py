@@ -47,27 +47,47 @@ class EngineLog:
             pass
 
 
-def service_state(url: str) -> dict[str, Any]:
-    """What the service says of the engine: {"state": "ready", …}. Unreachable: {"state": "starting"}."""
+def service_state(url: str, engine: str) -> dict[str, Any]:
+    """What the service says of the engine: {"state": "ready", …}. Unreachable: {"state": "starting"}.
+
+    A service that asks for a key tells nothing without one; then the engine at `engine` is asked, on this machine.
+    """
     import httpx
 
     try:
         # A proxy in the environment is not for this machine.
         answer = httpx.get(f"{url}/ready", timeout=PROBE_TIMEOUT_S, trust_env=False)
+        if answer.status_code == 401:
+            return _engine_state(engine)
         said = answer.json()
     except (httpx.HTTPError, ValueError):
         return {"state": "starting", "detail": "the service does not answer yet", "models": []}
     return said if isinstance(said, dict) else {"state": "starting"}
 
 
+def _engine_state(url: str) -> dict[str, Any]:
+    import httpx
+
+    try:
+        answer = httpx.get(f"{url}/health", timeout=PROBE_TIMEOUT_S, trust_env=False)
+    except httpx.HTTPError:
+        return {"state": "starting", "detail": "the engine does not answer yet", "models": []}
+    # vLLM answers this path with or without a key, and only once the model is loaded.
+    healthy = answer.status_code == 200
+    return {"state": "ready" if healthy else "failed", "detail": "the service asks for a key", "models": []}
+
+
 def ready(runtime: Runtime, deployment: Deployment, progress: Progress, timeout_s: float) -> Ready:
     """Wait for a deployment on this machine, and say where it answers. Raises BerthError as `until_ready` does."""
     service = local_url(deployment.address, deployment.service_port)
-    models = until_ready(runtime, deployment, service, progress, timeout_s)
-    return Ready(Endpoint(service, local_url("127.0.0.1", deployment.engine_port)), tuple(models))
+    where = Endpoint(service, local_url("127.0.0.1", deployment.engine_port))
+    models = until_ready(runtime, deployment, where, progress, timeout_s)
+    return Ready(where, tuple(models), locked=bool(deployment.value("LLM_API_KEYS_FILE")))
 
 
-def until_ready(runtime: Runtime, deployment: Deployment, url: str, progress: Progress, timeout_s: float) -> list[str]:
+def until_ready(
+    runtime: Runtime, deployment: Deployment, where: Endpoint, progress: Progress, timeout_s: float
+) -> list[str]:
     """Return the names of the served models once a chat request would be answered.
 
     Raises BerthError with the engine's own words (exit code of the launcher, else 1) when what was started has
@@ -79,7 +99,7 @@ def until_ready(runtime: Runtime, deployment: Deployment, url: str, progress: Pr
     if missing:
         size = hub.ask(deployment.model, deployment.environ).size
     while True:
-        state = service_state(url)
+        state = service_state(where.service, where.engine)
         if state.get("state") == "ready":
             progress.show(Phase(READY))
             return [str(name) for name in state.get("models", [])]

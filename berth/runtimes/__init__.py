@@ -87,13 +87,15 @@ class Status:
 class Ready:
     """A deployment that answers: where, and the names of the models that it serves.
 
-    `words` and `facts` are what a person and a program are told in place of the plain curl line.
+    `locked` is whether its clients show a key; `words` and `facts` are what a person and a program are told in place
+    of the plain curl line.
     """
 
     endpoint: Endpoint
     models: tuple[str, ...] = ()
     words: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    locked: bool = False
 
 
 class Runtime(Protocol):

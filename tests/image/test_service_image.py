@@ -23,7 +23,12 @@ STRANGER = {
     "security_opt": ["no-new-privileges"],
     "ports": {"9000/tcp": ("127.0.0.1", None)},
 }
-LISTENING = {"LLM_USVC_HOST": "0.0.0.0", "LLM_VLLM_ENDPOINT": "http://127.0.0.1:1", "HOME": "/"}
+LISTENING = {
+    "LLM_USVC_HOST": "0.0.0.0",
+    "BIND_ADDR": "127.0.0.1",
+    "LLM_VLLM_ENDPOINT": "http://127.0.0.1:1",
+    "HOME": "/",
+}
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +104,12 @@ def test_a_setting_that_is_wrong_ends_it_with_2(run: Start) -> None:
     container = run(environment={"LLM_USVC_PRT": "9000"}, **STRANGER)
     assert container.wait(timeout=60)["StatusCode"] == 2
     assert b"Did you mean LLM_USVC_PORT?" in container.logs()
+
+
+def test_it_lets_no_other_machine_in_without_a_key(run: Start) -> None:
+    container = run(environment={**LISTENING, "BIND_ADDR": "0.0.0.0"}, **STRANGER)
+    assert container.wait(timeout=60)["StatusCode"] == 2
+    assert b"BIND_ADDR=0.0.0.0 lets other machines in" in container.logs()
 
 
 def test_it_holds_no_build_leftovers(run: Start) -> None:

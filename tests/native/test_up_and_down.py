@@ -43,6 +43,31 @@ def test_the_last_lines_say_how_to_ask_and_how_to_stop(kit: Kit) -> None:
     kit.berth("down")
 
 
+def test_a_deployment_whose_clients_show_a_key_gets_ready_and_says_how_to_ask(kit: Kit, tmp_path: Path) -> None:
+    key = kit.berth("key", "add", "alice", "--file", str(tmp_path / "keys")).stdout.strip()
+    kit.environ |= {"LLM_API_KEYS_FILE": str(tmp_path / "keys"), "BIND_ADDR": "0.0.0.0"}
+    done = kit.berth("up", "-d", "--json", *DEMO)
+    assert done.returncode == 0, done.stderr
+    assert get(f"{kit.service}/ready")[0] == 401
+    words = ["bash", "-c", json.loads(done.stdout)["curl"] + " -s"]
+    asked = {**kit.environ, "KEY": key}
+    answer = subprocess.run(words, capture_output=True, text=True, check=True, env=asked)
+    assert json.loads(answer.stdout)["choices"][0]["message"]["content"].startswith("Deep learning")
+    assert kit.berth("status").returncode == 0
+    (tmp_path / "mine").write_text(key)
+    assert kit.berth("chat", "?", "--key-file", str(tmp_path / "mine")).stdout.startswith("Deep learning")
+    assert kit.berth("chat", "?").returncode == 2
+    assert kit.berth("down").stdout == "stopped\n"
+    assert kit.gone(), kit.processes()
+
+
+def test_other_machines_are_not_let_in_without_a_key(kit: Kit) -> None:
+    refused = kit.berth("up", "-d", *DEMO, BIND_ADDR="0.0.0.0")
+    assert refused.returncode == 2
+    assert "BIND_ADDR=0.0.0.0 lets other machines in" in refused.stderr
+    assert kit.gone(), kit.processes()
+
+
 def test_a_second_up_says_that_it_is_running(kit: Kit) -> None:
     kit.berth("up", "-d", *DEMO)
     pids = {child["pid"] for child in kit.state["children"].values()}

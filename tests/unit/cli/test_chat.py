@@ -3,6 +3,7 @@
 import http.server
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -19,8 +20,10 @@ class Service(http.server.BaseHTTPRequestHandler):
 
     status: ClassVar[int] = 200
     body: ClassVar[bytes] = b""
+    shown: ClassVar[str | None] = None
 
     def do_POST(self) -> None:
+        type(self).shown = self.headers.get("Authorization")
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(self.status)
         self.send_header("Content-Length", str(len(self.body)))
@@ -58,6 +61,7 @@ def test_the_pieces_are_those_of_the_stream(url: str) -> None:
         (503, '{"error":{"message":"The engine is loading."}}', "The engine is loading.", 4),
         (400, '{"error":{"message":"too long"}}', "the service refused: too long", 1),
         (500, "<html>", "the service refused: HTTP 500", 1),
+        (401, '{"error":{"message":"a key"}}', "the service refused: a key", 2),
         (200, 'data: {"error":{"message":"engine lost"}}\n\n', "the answer broke off: engine lost", 1),
         (200, "data: b'text'\n\n", "something else than chat chunks", 1),
     ],
@@ -73,3 +77,21 @@ def test_nobody_there_is_a_missing_prerequisite() -> None:
     with pytest.raises(BerthError, match="does not answer") as caught:
         list(chat.stream(f"http://127.0.0.1:{free_port()}", ASK, 8))
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(("text", "said"), [(None, "cannot be read"), ("canary two\n", "does not hold one key")])
+def test_a_key_is_shown_from_a_file_and_never_told(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, said: str
+) -> None:
+    answer(200, "data: [DONE]\n\n")
+    file = tmp_path / "key"
+    file.write_text("my-key\n")
+    chat.run("?", url, None, 8, False, file)
+    assert Service.shown == "Bearer my-key"
+    if text is None:
+        file.unlink()
+    else:
+        file.write_text(text)
+    with pytest.raises(BerthError, match=said) as caught:
+        chat.run("?", url, None, 8, False, file)
+    assert "canary" not in str(caught.value) + capsys.readouterr().out

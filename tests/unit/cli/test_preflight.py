@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from berth import preflight, up
+from berth import keysfile, preflight, up
 from berth.errors import BerthError, Problem
 from berth.host import hub, ports
 from berth.progress import Progress
@@ -93,6 +93,27 @@ def test_one_port_for_both_is_refused(resolve: Resolve) -> None:
 def test_an_address_that_is_not_ours_is_refused(resolve: Resolve) -> None:
     (problem,) = preflight.port_problems(resolve("env/cpu.env", shell=shell(BIND_ADDR="203.0.113.7")))
     assert "BIND_ADDR=203.0.113.7" in problem.sentence
+
+
+def test_other_machines_are_let_in_with_a_key_only(resolve: Resolve, root: Path, tmp_path: Path) -> None:
+    (root / "env/open.env").write_text("\nBIND_ADDR=0.0.0.0\n")
+    (problem,) = preflight.service_problems(resolve("env/cpu.env", "env/open.env", shell=shell()))
+    assert problem.sentence.endswith("open.env:2: BIND_ADDR=0.0.0.0 lets other machines in, and they would need no key")
+    assert problem.exit_code == 2
+    assert "LLM_API_KEYS_FILE" in problem.hint
+    keysfile.add(tmp_path / "keys", "alice")
+    for way in ({"LLM_API_KEYS_FILE": str(tmp_path / "keys")}, {"LLM_ALLOW_NO_KEY": "true"}, {"BIND_ADDR": "::1"}):
+        assert preflight.service_problems(resolve("env/cpu.env", "env/open.env", shell=shell(**way))) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("LLM_IDLE_TIMEOUT_SECONDS", "soon"), ("LLM_STREM_FORMAT", "openai"), ("LLM_API_KEYS_FILE", "/x")],
+)
+def test_what_the_service_would_refuse_is_said_before_the_start(resolve: Resolve, name: str, value: str) -> None:
+    (problem,) = preflight.service_problems(resolve("env/cpu.env", shell=shell(**{name: value})))
+    assert value in problem.sentence or name in problem.sentence
+    assert name in problem.hint
 
 
 def test_a_device_that_is_not_here_names_one_that_is(resolve: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:

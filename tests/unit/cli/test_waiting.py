@@ -12,9 +12,12 @@ import pytest
 from berth import waiting
 from berth.errors import BerthError, Problem
 from berth.progress import Progress
+from berth.runtimes import Endpoint
 from engine.phases import Phase
 from tests.support.waiting import free_port
 from tests.unit.cli.conftest import Resolve
+
+NOBODY = "http://127.0.0.1:1"
 
 
 class Door(http.server.BaseHTTPRequestHandler):
@@ -77,7 +80,8 @@ class Shown(Progress):
 
 def wait(runtime: FakeRuntime, resolve: Resolve, url: str, shown: Progress, timeout: float = 30) -> list[str]:
     deployment = resolve("env/cpu.env", shell={"HF_HUB_OFFLINE": "1"})
-    return waiting.until_ready(runtime, deployment, url, shown, timeout)  # type: ignore[arg-type]
+    where = Endpoint(url, NOBODY)
+    return waiting.until_ready(runtime, deployment, where, shown, timeout)  # type: ignore[arg-type]
 
 
 def test_ready_means_that_the_service_says_so(door: str, resolve: Resolve) -> None:
@@ -148,4 +152,27 @@ def test_too_long_is_exit_code_4_with_the_last_phase(door: str, resolve: Resolve
 
 
 def test_a_service_that_is_not_there_counts_as_starting() -> None:
-    assert waiting.service_state(f"http://127.0.0.1:{free_port()}")["state"] == "starting"
+    assert waiting.service_state(f"http://127.0.0.1:{free_port()}", NOBODY)["state"] == "starting"
+
+
+class Locked(http.server.BaseHTTPRequestHandler):
+    """A service that asks for a key."""
+
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_behind_a_service_that_asks_for_a_key_the_engine_itself_is_asked(door: str) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Locked) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        locked = f"http://127.0.0.1:{server.server_address[1]}"
+        Door.states = ["ready"]
+        assert waiting.service_state(locked, door)["state"] == "ready"
+        Door.states = ["failed"]
+        assert waiting.service_state(locked, door)["state"] == "failed"
+        assert waiting.service_state(locked, f"http://127.0.0.1:{free_port()}")["state"] == "starting"
+        server.shutdown()
