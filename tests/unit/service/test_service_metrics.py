@@ -10,6 +10,7 @@ from llm_service import metrics
 from llm_service.exchange import Exchange
 from llm_service.metrics import Metrics
 from llm_service.relay import Phase
+from tests.support.waiting import wait_until
 from tests.unit.service.door import OPENAI_BODY
 
 CHAT = {"route": "/v1/chat/completions", "dialect": "openai", "model": "m", "key": "alice", "status": 200}
@@ -136,3 +137,20 @@ def test_a_request_through_the_door_is_counted_with_its_tokens_and_times(open_do
     assert seen["berth_requests_in_flight"] == {(): 0}
     assert seen["berth_time_to_first_token_seconds_count"] == {("openai", "stub-model"): 1}
     assert seen["berth_tokens_total"]["prompt", "openai", "stub-model", ""] > 0
+
+
+def test_an_engine_lost_in_mid_stream_and_a_client_that_left_are_counted(open_door: Any) -> None:
+    door = open_door()
+    door.engine.knobs.die = "in stream"
+    assert b"error" in door.chat({**OPENAI_BODY, "stream": True}).content
+    door.engine.knobs.die, door.engine.knobs.hold = None, "before headers"
+    wait_until(lambda: door.client.get("/ready").status_code == 200, 10, "the engine is trusted again")
+    door.begin(OPENAI_BODY, door.engine).close()
+
+    def aborts() -> dict[tuple[str, ...], float]:
+        return parsed(door.client.get("/metrics").text).get("berth_aborts_total", {})
+
+    assert wait_until(lambda: len(aborts()) == 2 and aborts(), 10, "both are counted") == {
+        ("EngineError", "openai", "stub-model", ""): 1,
+        ("client gone", "openai", "stub-model", ""): 1,
+    }
