@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from llm_service.asgi import Writer
 from llm_service.errors import ServiceError, Unauthorized, Unexpected, WrongMethod, error_headers, shaped
-from llm_service.exchange import LONGEST_LOGGED, Exchange, Observer, begin
+from llm_service.exchange import LONGEST_LOGGED, Exchange, Observer
 from llm_service.forward import Forward
 from llm_service.keys import Key, Keys, shown_key
 from llm_service.paths import Kind, Paths, Route, public
@@ -65,7 +65,6 @@ class Door:
                     self._begin_trace(exchange)
                 await self._forward.serve(route, key, scope, receive, writer)
                 return
-            begin(scope, exchange)
             await self.app(scope, receive, _noted(writer))
         except ServiceError as error:
             await _refuse(error, route, writer)

@@ -4,12 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from starlette.types import Scope
-
 LONGEST_LOGGED = 128  # characters of what a client chose: a path, a model's name
 CLIENT_LEFT = "client gone"
 CLIENT_GONE = 499  # nginx's number for a client that left before its answer began; it is never sent
-_KEY = "llm_service.exchange"
 
 
 @dataclass(slots=True)
@@ -55,14 +52,3 @@ class Exchange:
 
 Observer = Callable[[Exchange], None]
 """Called once at the end of each request. It must be quick, and must not raise."""
-
-
-def exchange_of(scope: Scope) -> Exchange:
-    """Return the record of the request that this scope belongs to."""
-    exchange: Exchange = scope[_KEY]
-    return exchange
-
-
-def begin(scope: Scope, exchange: Exchange) -> None:
-    """Let the scope of a request carry its record."""
-    scope[_KEY] = exchange

@@ -9,18 +9,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr
 
+from llm_service import setting_kinds as kinds
 from llm_service.address import Address, normalized_all
-from llm_service.setting_kinds import (
-    ConnectorName,
-    StreamFormat,
-    absolute,
-    collector,
-    described,
-    key,
-    lower,
-    origins,
-    paths,
-)
+from llm_service.setting_kinds import ConnectorName, StreamFormat, described
 
 KEY_FILE = Path("/run/secrets/vllm_api_key")
 
@@ -60,20 +51,20 @@ class Settings(BaseModel):
         "a model name",
         None,
     )
-    phase_file: Annotated[Path, BeforeValidator(absolute)] | None = described(
+    phase_file: Annotated[Path, BeforeValidator(kinds.absolute)] | None = described(
         "LLM_PHASE_FILE",
         "File in which the engine tells what its start does, for `/ready`. The engine reads this setting, too.",
         "the absolute path of a file",
         None,
     )
-    api_key: Annotated[SecretStr, BeforeValidator(key)] | None = described(
+    api_key: Annotated[SecretStr, BeforeValidator(kinds.key)] | None = described(
         "VLLM_API_KEY",
         "Key that the engine asks for. `VLLM_API_KEY_FILE` names a file with it "
         f"(`{KEY_FILE}` is read when it is there).",
         "printable characters without blanks",
         None,
     )
-    keys_file: Annotated[Path, BeforeValidator(absolute)] | None = described(
+    keys_file: Annotated[Path, BeforeValidator(kinds.absolute)] | None = described(
         "LLM_API_KEYS_FILE",
         "File with the keys of this service's clients, one a line. When set, every path asks for one of them.",
         "the absolute path of a file",
@@ -113,7 +104,7 @@ class Settings(BaseModel):
         30.0,
         gt=0,
     )
-    stream_format: Annotated[StreamFormat, BeforeValidator(lower)] = described(
+    stream_format: Annotated[StreamFormat, BeforeValidator(kinds.lower)] = described(
         "LLM_STREAM_FORMAT",
         "Shape of streamed replies to OPEA requests: OpenAI's chunks, or the Python literals of older releases.",
         "openai, repr or bytes-repr",
@@ -138,13 +129,13 @@ class Settings(BaseModel):
         "true or false",
         False,
     )
-    traces_endpoint: Annotated[str, BeforeValidator(collector)] | None = described(
+    traces_endpoint: Annotated[str, BeforeValidator(kinds.collector)] | None = described(
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
         "Where OpenTelemetry's traces go. Unset: to `/v1/traces` of `OTEL_EXPORTER_OTLP_ENDPOINT`; neither: no traces.",
         "http://host:port/path or https://host:port/path",
         None,
     )
-    connector: Annotated[ConnectorName, BeforeValidator(lower)] = described(
+    connector: Annotated[ConnectorName, BeforeValidator(kinds.lower)] = described(
         "LLM_CONNECTOR",
         "What carries requests to the engine. `langchain` needs the optional extra of that name.",
         "generic or langchain",
@@ -178,7 +169,7 @@ class Settings(BaseModel):
         15.0,
         ge=0,
     )
-    open_paths: Annotated[tuple[str, ...], BeforeValidator(paths)] = described(
+    open_paths: Annotated[tuple[str, ...], BeforeValidator(kinds.paths)] = described(
         "LLM_OPEN_PATHS",
         "Further paths of the engine that clients may use, such as `/tokenize`. Each is a way to more of the engine "
         "than answers.",
@@ -216,19 +207,16 @@ class Settings(BaseModel):
         60.0,
         gt=0,
     )
-    tls_cert_file: Annotated[Path, BeforeValidator(absolute)] | None = described(
+    tls_cert_file: Annotated[Path, BeforeValidator(kinds.absolute)] | None = described(
         "LLM_TLS_CERT_FILE",
         "Certificate in PEM form, with those that vouch for it after it. When set, the port speaks HTTPS only.",
         "the absolute path of a file",
         None,
     )
-    tls_key_file: Annotated[Path, BeforeValidator(absolute)] | None = described(
-        "LLM_TLS_KEY_FILE",
-        "Key of that certificate, without a password.",
-        "the absolute path of a file",
-        None,
+    tls_key_file: Annotated[Path, BeforeValidator(kinds.absolute)] | None = described(
+        "LLM_TLS_KEY_FILE", "Key of that certificate, without a password.", "the absolute path of a file", None
     )
-    cors_origins: Annotated[tuple[str, ...], BeforeValidator(origins)] = described(
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(kinds.origins)] = described(
         "LLM_CORS_ORIGINS",
         "Sites whose pages may call this service from a browser. Unset: none but its own page.",
         "origins such as https://chat.example.org, with commas between, or *",
