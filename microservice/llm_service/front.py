@@ -11,6 +11,7 @@ from math import inf
 from typing import Any, ClassVar
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from llm_service.held import Held
@@ -56,6 +57,7 @@ class Front(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self.due = inf  # when this connection is late, by the loop's clock
         self._unsent = 0  # of an answer, when it was last looked at
+        self._trailers: list[tuple[bytes, bytes]] | None = None  # `headers`, until the next head begins
         self._loose = 0  # bytes since the head or the body last got on
         self._timed = True  # whether `due` is about the head that has begun
         self._in_body = False
@@ -84,7 +86,7 @@ class Front(HttpToolsProtocol):
             self._decline(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse(*(self._refusal or (400, "The request is no valid HTTP.")))
-        if self._loose or self._in_body:
+        if self._loose or self._in_body or self.headers is not self._trailers:
             self._wait_for_rest()
 
     def _decline(self, rest: bytes) -> None:
@@ -103,6 +105,7 @@ class Front(HttpToolsProtocol):
     def _wait_for_rest(self) -> None:
         if self._deaf or self.transport.is_closing():
             return
+        self._loose += not self._in_body  # a head may have begun with the last bytes of the request before
         if self._loose > MAX_HEAD_BYTES:
             self._refuse(431, _TOO_LARGE)
         elif self._in_body and PARTIAL not in self.scope:
@@ -115,11 +118,6 @@ class Front(HttpToolsProtocol):
         elif not (self._in_body or self._timed or self._answering()):
             self._timed = True
             self.due = self.loop.time() + self.head_seconds
-
-    def on_message_begin(self) -> None:
-        """Take note that a head has begun, even if its first bytes came with the request before."""
-        self._loose += 1
-        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Begin to answer, unless the head is too large."""
@@ -141,12 +139,17 @@ class Front(HttpToolsProtocol):
         super().on_headers_complete()
         if self.scope["method"] != "HEAD":  # its reply ends with its head
             self.cycle.transport = Held(self.cycle, self.transport)  # type: ignore[assignment]
-        self.headers = []  # of its own: fields after a body must not become headers of the request
+        self.headers = self._trailers = []  # fields after a body must not become headers of the request
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of the body."""
+        """Take a piece of the body. As uvicorn's, and what follows, but for WebSockets."""
         self._loose = 0
-        super().on_body(body)
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """Take note that the request has come whole."""
@@ -154,14 +157,16 @@ class Front(HttpToolsProtocol):
             return
         self._loose = 0
         self._in_body = False
+        cycle = self.cycle
         if PARTIAL in self.scope:
             self.due = inf
-            self.cycle.transport = self.transport
-            self.cycle.keep_alive = self._keep_alive
-        super().on_message_complete()
+            cycle.transport = self.transport
+            cycle.keep_alive = self._keep_alive
+        cycle.more_body = False
+        cycle.message_event.set()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request of this connection. As uvicorn's, but for its timer."""
+        """Go on with the next request of this connection; without a timer for each."""
         self.server_state.total_requests += 1
         if self._deaf:
             return
