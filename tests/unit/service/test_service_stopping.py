@@ -78,6 +78,21 @@ def test_while_it_drains_it_answers_503_and_what_runs_finishes(service: Process,
     assert len(engine.chats) == 1
 
 
+def test_what_waits_for_a_place_was_taken_and_is_served(engine: StubEngine, tmp_path: Path) -> None:
+    engine.knobs.pieces = gate = Gate()
+    service = Process(tmp_path / "log", LLM_VLLM_ENDPOINT=engine.url, LLM_MAX_IN_FLIGHT="1")
+    with httpx.Client(base_url=service.url, trust_env=False, timeout=20) as client, ThreadPoolExecutor(1) as thread:
+        with client.stream("POST", CHAT, json=STREAM) as stream:
+            waiting = thread.submit(client.post, CHAT, json=OPENAI_BODY)
+            wait_until(lambda: "berth_requests_queued 1" in client.get("/metrics").text, 10, "one waits")
+            service.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: client.get("/ready").status_code == 503, 10, "it says that it stops")
+            gate.opened.set()
+            assert read(stream).endswith(b"data: [DONE]\n\n")
+        assert waiting.result(20).status_code == 200
+    assert service.process.wait(20) == 0
+
+
 def test_with_nothing_running_it_ends_at_once(service: Process) -> None:
     with httpx.Client(base_url=service.url, trust_env=False) as idle:
         assert idle.get("/ready").status_code == 200
