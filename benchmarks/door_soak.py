@@ -47,7 +47,7 @@ def _report(samples: list[float], result: dict[str, Any], minutes: float, as_jso
     # The first tenth is where pools and buffers come to their size.
     tenth = max(1, len(samples) // 10)
     early, late = statistics.median(samples[tenth : 2 * tenth + 1]), statistics.median(samples[-tenth:])
-    faults = sum(result[fault] for fault in ("errors", "short", "stuck"))
+    faults = {fault: result[fault] for fault in ("errors", "short", "stuck")}
     found = {
         "benchmark": "door --soak",
         "minutes": minutes,
@@ -64,5 +64,7 @@ def _report(samples: list[float], result: dict[str, Any], minutes: float, as_jso
             f"{minutes:g} minutes, {STREAMS} at once: {found['streams']:,} streams ended, {result['left']:,} were left"
         )
         print(f"memory in MiB: {samples[0]:.1f} idle, {early:.1f} early, {late:.1f} late, {max(samples):.1f} at most")
-        print(f"growth {found['growth']} (at most {GROWTH}), faults {faults}")
-    return 0 if late / early <= GROWTH and not faults else 1
+        print(
+            f"growth {found['growth']} (at most {GROWTH}); {', '.join(f'{n} {fault}' for fault, n in faults.items())}"
+        )
+    return 0 if late / early <= GROWTH and not any(faults.values()) else 1
