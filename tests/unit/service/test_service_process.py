@@ -87,6 +87,13 @@ def test_keys_that_cannot_be_read_end_with_2_and_a_sentence(tmp_path: Path) -> N
     ]
 
 
+def test_letting_other_machines_in_without_a_key_ends_with_2_and_a_sentence() -> None:
+    code, text = refused(LLM_USVC_HOST="0.0.0.0")
+    assert code == 2
+    assert text.startswith("berth: error: LLM_USVC_HOST=0.0.0.0 lets other machines in, and they would need no key.\n")
+    assert "LLM_ALLOW_NO_KEY=true" in text
+
+
 def test_bad_settings_end_with_2_and_a_sentence_with_a_hint_for_each() -> None:
     code, text = refused(LLM_USVC_PORT="x", LLM_MODLE_NAME="m")
     assert code == 2
@@ -111,7 +118,7 @@ def test_a_port_in_use_ends_with_1_and_a_sentence() -> None:
 
 def test_an_address_that_is_not_this_machines_ends_with_1_and_a_sentence() -> None:
     for host in ("no-such-host.invalid", "192.0.2.1"):
-        code, text = refused(LLM_USVC_HOST=host)
+        code, text = refused(LLM_USVC_HOST=host, LLM_ALLOW_NO_KEY="true")
         assert code == 1
         assert text.startswith(f"berth: error: Cannot listen on {host} port 0: ")
         assert text.endswith("berth: hint: Check LLM_USVC_HOST and LLM_USVC_PORT.\n")
