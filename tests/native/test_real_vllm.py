@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from engine.phases import LOADING, WARMING
 from tests.native.conftest import Kit, end, get, make
 from tests.support.engine_python import engine_python
 from tests.support.waiting import wait_until
@@ -55,8 +56,16 @@ def test_a_killed_worker_process_ends_in_a_new_engine_and_503_meanwhile(kit: Kit
     os.kill(first[-1], signal.SIGKILL)
     wait_until(lambda: get(f"{kit.service}/ready")[0] == 503, 60, "503 from the service")
     wait_until(lambda: kit.state["children"]["engine"]["restarts"] == 1, 120, "a restart")
-    wait_until(lambda: get(f"{kit.service}/ready")[0] == 200, READY_S, "the engine's return")
+    said = []
+
+    def back() -> bool:
+        status, body = get(f"{kit.service}/ready")
+        said.append((body or {}).get("doing", {}).get("name"))
+        return status == 200
+
+    wait_until(back, READY_S, "the engine's return")
     assert not set(first) & kit.processes().keys()
+    assert {LOADING, WARMING} & set(said), "meanwhile it is said what the new one does"
 
 
 def test_down_lets_a_running_answer_finish_and_leaves_no_process(kit: Kit) -> None:
