@@ -10,8 +10,8 @@ from llm_service.errors import ServiceError
 from llm_service.upstream import Header, broken_off, not_http, passed_on
 
 LONGEST_HEAD_BYTES = 64 * 1024  # before the status is known; vLLM's heads have a few hundred
-READ_BYTES = 64 * 1024  # at once; uvloop would read 256,000, which a slow client then holds for long
-MOST_HELD_BYTES = 32 * 1024  # of a body that nobody takes; beyond it nothing is read, and the engine has to wait
+READ_BYTES = 16 * 1024  # at once; uvloop would read 256,000, which a slow client then holds for long
+MOST_HELD_BYTES = 16 * 1024  # of a body that nobody takes; beyond it nothing is read, and the engine has to wait
 
 
 class Answer:
