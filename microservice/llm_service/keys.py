@@ -172,7 +172,13 @@ class Keys:
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _warn_of_readers(self) -> None:
-        if any(key.plain for key in self._keys) and self._path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        if not any(key.plain for key in self._keys):
+            return
+        try:
+            mode = self._path.stat().st_mode
+        except OSError:  # gone since it was read
+            return
+        if mode & (stat.S_IRGRP | stat.S_IROTH):
             _log.warning(
                 "%s can be read by other users of this machine, and holds keys in full; "
                 "chmod 600 it, or let `berth key add` keep hashes.",
