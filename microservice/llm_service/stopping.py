@@ -4,6 +4,7 @@ While it drains, /ready says 503 and a new request gets 503 at once, so that wha
 uvicorn by itself would close its port first, and nobody could ask whether it is ready.
 """
 
+import asyncio
 import math
 import signal
 import time
@@ -35,6 +36,7 @@ class Server(uvicorn.Server):
         self._drain = drain
         self._seconds = seconds
         self._stop_at = math.inf
+        self._running: set[asyncio.Task[None]] = set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain."""
@@ -43,12 +45,14 @@ class Server(uvicorn.Server):
                 self._stop_at = time.monotonic()
             return
         self._stop_at = time.monotonic() + self._seconds
+        # What comes later is refused, and must not keep it waiting, however much of that there is.
+        self._running = set(self.server_state.tasks)
         self._drain.begun = True
 
     async def on_tick(self, counter: int) -> bool:
         """Stop once nothing is running or the time is up; uvicorn calls this ten times a second."""
         left = self._stop_at - time.monotonic()
-        if self._drain.begun and (left <= 0 or not self.server_state.tasks):
+        if self._drain.begun and (left <= 0 or self._running.isdisjoint(self.server_state.tasks)):
             self.config.timeout_graceful_shutdown = max(0, math.ceil(left))
             self.should_exit = True
         return await super().on_tick(counter)

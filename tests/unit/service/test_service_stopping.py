@@ -1,5 +1,6 @@
 """Stopping: what runs finishes, what comes is sent elsewhere, and a door in front loses nothing."""
 
+import asyncio
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -9,9 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from llm_service import health, pool
 from llm_service.loading import load
+from llm_service.stopping import Drain, Server
 from tests.support.stub_engine import StubEngine
 from tests.support.waiting import wait_until
 from tests.unit.service.client import STREAM, SteadyClient
@@ -98,6 +101,20 @@ def test_with_nothing_running_it_ends_at_once(service: Process) -> None:
         assert idle.get("/ready").status_code == 200
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(20) == 0
+
+
+async def test_requests_that_are_refused_do_not_keep_it_waiting() -> None:
+    server = Server(uvicorn.Config(None), Drain(), 60)  # type: ignore[arg-type]
+    running, refused = (asyncio.ensure_future(asyncio.sleep(0)) for _ in range(2))
+    server.server_state.tasks.add(running)
+    server.handle_exit(signal.SIGTERM, None)
+    server.server_state.tasks.add(refused)
+    await server.on_tick(1)
+    assert not server.should_exit
+    server.server_state.tasks.discard(running)
+    await server.on_tick(2)
+    assert server.should_exit
+    await asyncio.gather(running, refused)
 
 
 def test_a_second_ctrl_c_does_not_wait_for_what_runs(service: Process, engine: StubEngine) -> None:
