@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llm_service.address import Address
+from llm_service.upstream import Connector, Reply
 
 Answering = Callable[["Exchange"], Awaitable[None]]
 BODY = b'{"choices":[{"message":{"content":"whole"}}]}'
@@ -112,3 +113,13 @@ async def raw_engine(
         yield engine
     finally:
         server.close()
+
+
+async def opened(connector: Connector) -> Reply:
+    """Ask; return once the head of the reply has come."""
+    return await connector.open("POST", "/v1/x", b"{}", [])
+
+
+async def finish(reply: Reply) -> bytes:
+    """Return the body of a reply."""
+    return b"".join([piece async for piece in reply.body])

@@ -5,9 +5,7 @@ import gc
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
@@ -17,19 +15,10 @@ from llm_service.address import Address
 from llm_service.connections import Connections
 from llm_service.errors import EngineNotReady, EngineTimeout
 from llm_service.relay import Relay, goes_far
-from llm_service.upstream import Reply
 from llm_service.wire import Wire
-from tests.unit.service.raw_engine import BODY, WHOLE, Exchange, raw_engine
+from tests.unit.service.raw_engine import BODY, WHOLE, Exchange, finish, opened, raw_engine
 
 MICROSERVICE = Path(__file__).parents[3] / "microservice"
-
-
-async def opened(connector: Connections) -> Reply:
-    return await connector.open("POST", "/v1/x", b"{}", [])
-
-
-async def finish(reply: Reply) -> bytes:
-    return b"".join([piece async for piece in reply.body])
 
 
 class Held:
@@ -163,52 +152,6 @@ async def test_a_question_is_given_up_in_time_and_its_connection_closed() -> Non
             await relay.get("/health", 0.05)
         await engine.idle()
         await relay.aclose()
-
-
-async def test_of_several_addresses_of_a_name_the_one_that_listens_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with raw_engine() as engine:
-        port = int(engine.address.url.rpartition(":")[2])
-        found = [(2, 1, 6, "", (host, port)) for host in ("127.0.0.2", "127.0.0.1")]
-
-        async def addresses(_: Connections) -> Any:
-            return found
-
-        monkeypatch.setattr(Connections, "_addresses", addresses)
-        connector = Connections(engine.address, 5)
-        assert await finish(await opened(connector)) == BODY
-        found.pop()
-        with pytest.raises(EngineNotReady) as refused:
-            await connector.open("POST", "/v1/x", b"{}", [], fresh=True)
-        assert refused.value.phase == "starting"
-        await connector.aclose()
-
-
-async def test_a_name_is_looked_up_and_one_that_there_is_not_is_unreachable() -> None:
-    async with raw_engine() as engine:
-        port = engine.address.url.rpartition(":")[2]
-        connector = Connections(Address(f"http://localhost:{port}"), 5)
-        assert await finish(await opened(connector)) == BODY
-        await connector.aclose()
-    with pytest.raises(EngineNotReady, match="no such name"):
-        await opened(Connections(Address("http://no-such-engine.invalid:80"), 5))
-
-
-async def test_a_socket_whose_queue_is_full_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with raw_engine(path=tmp_path / "engine.sock") as engine:
-        loop = asyncio.get_running_loop()
-        connect = loop.create_unix_connection
-        refused = [BlockingIOError(), BlockingIOError()]
-
-        async def busy(factory: Callable[[], Any], path: str) -> Any:
-            if refused:
-                raise refused.pop()
-            return await connect(factory, path)
-
-        monkeypatch.setattr(loop, "create_unix_connection", busy)
-        connector = Connections(engine.address, 5)
-        assert await finish(await opened(connector)) == BODY
-        assert not refused
-        await connector.aclose()
 
 
 @pytest.mark.parametrize("trusted", [True, False])

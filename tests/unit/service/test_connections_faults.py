@@ -1,9 +1,7 @@
 """An engine's faults as both clients see them: the lean one, by TCP and by Unix socket, and aiohttp's."""
 
 import asyncio
-import errno
-import socket
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,9 @@ import uvloop
 
 from llm_service.address import Address
 from llm_service.connections import Connections
-from llm_service.errors import BadRequest, EngineLost, EngineNotReady
+from llm_service.errors import BadRequest, EngineLost
 from llm_service.relay_tls import TlsConnections
-from llm_service.upstream import Connector, not_connected
+from llm_service.upstream import Connector
 from tests.unit.service.raw_engine import BODY, WHOLE, Answering, Exchange, RawEngine, raw_engine
 
 Run = Callable[..., Any]
@@ -247,42 +245,3 @@ def test_nothing_of_a_request_can_become_a_header_or_a_second_request(lean: Clie
         raise AssertionError
 
     lean(never, ask)
-
-
-def test_failures_to_connect_are_told_apart() -> None:
-    told = {
-        "starting": [ConnectionRefusedError(), FileNotFoundError()],
-        "unreachable": [TimeoutError(), PermissionError(), socket.gaierror(), OSError(errno.EHOSTUNREACH, "no route")],
-    }
-    for phase, errors in told.items():
-        assert [not_connected(error).phase for error in errors] == [phase] * len(errors)
-    assert "may not open" in not_connected(PermissionError()).message
-    assert "open files" in not_connected(OSError(errno.EMFILE, "many")).message
-
-
-@pytest.fixture
-def full_queue() -> Iterator[int]:
-    """A port whose queue of connections is full, so that a further one gets no answer."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port = listener.getsockname()[1]
-        waiting = [socket.socket() for _ in range(8)]
-        for one in waiting:
-            one.setblocking(False)
-            one.connect_ex(("127.0.0.1", port))
-        yield port
-        for one in waiting:
-            one.close()
-
-
-@pytest.mark.parametrize("kind", ["tcp", "tcp uvloop", "aiohttp"])
-def test_an_address_that_does_not_answer_is_given_up_in_time(kind: str, full_queue: int, tmp_path: Path) -> None:
-    async def ask(connector: Connector, engine: RawEngine) -> None:
-        made = Connections if kind != "aiohttp" else TlsConnections
-        deaf = made(Address(f"http://127.0.0.1:{full_queue}"), 0.05)
-        with pytest.raises(EngineNotReady, match="nothing answers at its address"):
-            await asked(deaf)
-        await deaf.aclose()
-
-    Client(kind, tmp_path)(lambda _: asyncio.sleep(0), ask)
