@@ -31,10 +31,6 @@ _OFFERS = (b"connection", b"upgrade", b"http2-settings")
 _log = logging.getLogger("llm_service.front")
 
 
-class _Refused(Exception):
-    """Ends the parsing of a request; httptools makes an HttpParserError of it."""
-
-
 class _Lingering:
     """The transport, as an answer sees it that goes out before its request has come whole: closing waits."""
 
@@ -56,7 +52,6 @@ class Front(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.due = inf  # when this connection is late, by the loop's clock
-        self._unsent = 0  # of an answer, when it was last looked at
         self._trailers: list[tuple[bytes, bytes]] | None = None  # `headers`, until the next head begins
         self._loose = 0  # bytes since the head or the body last got on
         self._timed = True  # whether `due` is about the head that has begun
@@ -71,9 +66,8 @@ class Front(HttpToolsProtocol):
         self.due = self.loop.time() + self.head_seconds
         if len(self.connections) > self.most_connections:
             self._refuse(503, "This service has as many connections as it may have.")
-        if not type(self).sweeping:
-            type(self).sweeping = True
-            self.loop.call_later(SWEEP_SECONDS, _sweep, type(self), self.loop, self.connections)
+        if not self.sweeping:
+            _sweep(type(self), self.loop, self.connections)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; take note when a request has not come whole."""
@@ -90,10 +84,8 @@ class Front(HttpToolsProtocol):
             self._wait_for_rest()
 
     def _decline(self, rest: bytes) -> None:
-        """Go on in HTTP/1.1 with a request that offers another protocol, as Java's client does with each first one.
-
-        The parser would take its body for that protocol. So it gets the head again, without the offer.
-        """
+        """Go on in HTTP/1.1 with a request that offers another protocol, as Java's client does with each first one."""
+        # The parser would take the body for that protocol. So it gets the head again, without the offer.
         self._offered = False
         lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
         lines += [b"%b: %b" % (name, value) for name, value in self.headers if name not in _OFFERS]
@@ -183,7 +175,7 @@ class Front(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Wait for a client that reads too slowly, but not for one that has stopped."""
         super().pause_writing()
-        self._unsent = unread(self.transport)
+        self._unsent = unread(self.transport)  # of an answer, when it was last looked at
         self.due = self.loop.time() + STALL_SECONDS
 
     def resume_writing(self) -> None:
@@ -194,7 +186,7 @@ class Front(HttpToolsProtocol):
 
     def _stop(self, status: int, message: str) -> None:
         self._refusal = (status, message)
-        raise _Refused
+        raise httptools.HttpParserError(message)
 
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete

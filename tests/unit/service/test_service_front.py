@@ -68,11 +68,12 @@ def test_an_idle_connection_is_kept_and_then_closed(strict: Door, monkeypatch: p
         assert client.rest() == b""
 
 
-@pytest.mark.parametrize("start", [b"GET", b"\r\n"])
-def test_half_a_second_head_is_408(strict: Door, start: bytes) -> None:
+@pytest.mark.parametrize(("start", "piece"), [(b"GET /", b"a"), (b"", b"\r\n")])
+def test_a_second_head_that_never_ends_is_408_too(strict: Door, start: bytes, piece: bytes) -> None:
     with Raw(strict, GET) as client:
         assert client.reply().status == 200
         client.send(start)
+        client.drip(endless(piece), 0.01)
         assert client.reply().status == 408
 
 
