@@ -4,6 +4,7 @@ The tests run in this order, on one stack.
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -134,6 +135,25 @@ def test_an_engine_that_dies_is_announced_and_comes_back(ready: Stack) -> None:
     ready.wait_until_ready()
     assert ready.project.inspect("engine")["RestartCount"] >= 1
     assert ready.service.post("/v1/chat/completions", json=opea(QUESTION)).json()["text"] == known_answer(QUESTION)
+
+
+def test_what_streams_when_the_stack_stops_is_finished_first(ready: Stack) -> None:
+    messages = [{"role": "user", "content": QUESTION}]
+    body = {"model": "demo", "messages": messages, "max_tokens": 600, "ignore_eos": True, "stream": True}
+    with ThreadPoolExecutor(1) as thread, ready.service.stream("POST", "/v1/chat/completions", json=body) as reply:
+        parts = reply.iter_text()
+        streamed = next(parts)
+        stopping = thread.submit(ready.project.run, "stop")
+        wait_until(lambda: ready.state().get("state") == "draining", 60, "the service says that it stops")
+        refused = ready.service.post("/v1/chat/completions", json=opea(QUESTION))
+        assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
+        streamed += "".join(parts)
+        stopping.result()
+    assert streamed.endswith("data: [DONE]\n\n")
+    assert '"finish_reason":"length"' in streamed
+    state = ready.project.inspect("llm")["State"]
+    assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
+    assert "Traceback" not in ready.project.logs("llm")
 
 
 def test_down_keeps_the_caches_and_down_v_deletes_them(stack: Stack) -> None:

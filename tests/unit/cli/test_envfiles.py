@@ -94,7 +94,7 @@ def test_later_files_win_and_the_shell_wins_over_all() -> None:
     }
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.one_of(st.binary(max_size=120), st.text("AB_1=\"'#$\\ \t\r\n\0é\u2028", max_size=80).map(str.encode)))
 def test_no_file_whatsoever_gets_a_traceback(tmp_path: Path, content: bytes) -> None:
     read, problems = {}, ()
@@ -107,7 +107,7 @@ def test_no_file_whatsoever_gets_a_traceback(tmp_path: Path, content: bytes) -> 
     assert all(re.fullmatch(r"[A-Za-z_]\w*", name) and "\0" not in one.value for name, one in read.items())
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"]), max_size=60))
 def test_any_value_of_the_portable_subset_comes_back_as_it_was_written(tmp_path: Path, value: str) -> None:
     value = re.sub(r"\s+", " ", value.strip().strip("'\"").strip()).replace(" #", " ")
