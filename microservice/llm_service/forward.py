@@ -31,7 +31,7 @@ from llm_service.relay import Reply
 from llm_service.replies import door_refusal, engine_message, stream_shape, whole_reply
 from llm_service.settings import Settings
 from llm_service.stopping import Drain
-from llm_service.usage import note_usage
+from llm_service.usage import TAIL_BYTES, note_usage
 from llm_service.watch import ClientGone, Watch
 from llm_service.work import Work, understood
 
@@ -149,7 +149,7 @@ class Forward:
                     if not writer.started:  # by a comment
                         await writer.start(200, [*_passed_on(reply), *_UNHELD, *work.notes])
                 await writer.piece(ready)
-                before, last = last, ready
+                before, last = last[-TAIL_BYTES:], ready
             watch.heard()
         watch.since = None
         if not events.ends_with(work.route.ends):

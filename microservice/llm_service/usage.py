@@ -4,14 +4,14 @@ import re
 
 from llm_service.exchange import Exchange
 
-_TAIL_BYTES = 4096  # `usage` stands last, or nearly so, in every reply that has it
+TAIL_BYTES = 4096  # `usage` stands last, or nearly so, in every reply that has it
 _PROMPT = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
 _COMPLETION = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
 
 
 def note_usage(exchange: Exchange, reply: bytes) -> None:
     """Note the counts at the end of a reply. A stream has them when its client asked for them."""
-    start = reply.rfind(b'"usage":', -_TAIL_BYTES)  # in a text of the model's, the quotes would be escaped
+    start = reply.rfind(b'"usage":', -TAIL_BYTES)  # in a text of the model's, the quotes would be escaped
     if start < 0:
         return
     if found := _PROMPT.search(reply, start):

@@ -3,7 +3,6 @@
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -160,6 +159,4 @@ def test_a_client_that_leaves_ends_the_work_on_every_path(open_door: OpenDoor, p
     with socket.create_connection(("127.0.0.1", door.service.port), timeout=20) as client:
         client.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(raw)}\r\n\r\n".encode() + raw)
         wait_until(lambda: engine.chats, 20, "the engine gets the request", interval=0.005)
-    began = time.monotonic()
     wait_until(lambda: engine.chats[-1].client_left, 10, "the engine sees the connection close", interval=0.005)
-    assert time.monotonic() - began < 5
