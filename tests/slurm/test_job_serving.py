@@ -138,6 +138,9 @@ def test_values_reach_the_engine_literally(job: Job, jobs: Jobs) -> None:
     argv = jobs.dump("dump")["argv"]
     assert argv[argv.index("--hf-overrides") + 1] == '{"a": "b c"}'
     assert environ["HF_TOKEN"] == SECRET
+    # The door, beside the engine, reads what vLLM's own lines say of the start.
+    assert environ["LLM_PHASE_FILE"] == "/tmp/s/phase.json"
+    assert environ["VLLM_LOGGING_STREAM"] == "ext://engine.announce.stdout"
 
 
 def test_the_shell_of_sbatch_beats_the_files_and_adds_nothing_else(job: Job, jobs: Jobs) -> None:
