@@ -44,9 +44,10 @@ def _sample(watched: Watched, samples: list[float], done: threading.Event) -> No
 
 
 def _report(samples: list[float], result: dict[str, Any], minutes: float, as_json: bool) -> int:
-    # The first tenth is where pools and buffers come to their size.
-    tenth = max(1, len(samples) // 10)
-    early, late = statistics.median(samples[tenth : 2 * tenth + 1]), statistics.median(samples[-tenth:])
+    # Pools, buffers and the allocator's arenas come to their size in steps; after a quarter of the time they have.
+    quarter = max(1, len(samples) // 4)
+    early, late = statistics.median(samples[quarter : 2 * quarter]), statistics.median(samples[-quarter:])
+    tenths = [round(samples[len(samples) * tenth // 10], 1) for tenth in range(10)]
     faults = {fault: result[fault] for fault in ("errors", "short", "stuck")}
     found = {
         "benchmark": "door --soak",
@@ -54,6 +55,7 @@ def _report(samples: list[float], result: dict[str, Any], minutes: float, as_jso
         "streams": result["all_requests"],
         "left_by_their_clients": result["left"],
         "memory_mib": {"idle": samples[0], "early": early, "late": late, "highest": max(samples)},
+        "memory_by_tenths_mib": tenths,
         "growth": round(late / early, 4),
         "faults": faults,
     }
@@ -64,6 +66,7 @@ def _report(samples: list[float], result: dict[str, Any], minutes: float, as_jso
             f"{minutes:g} minutes, {STREAMS} at once: {found['streams']:,} streams ended, {result['left']:,} were left"
         )
         print(f"memory in MiB: {samples[0]:.1f} idle, {early:.1f} early, {late:.1f} late, {max(samples):.1f} at most")
+        print(f"by tenths of the time: {' '.join(map(str, tenths))}")
         print(
             f"growth {found['growth']} (at most {GROWTH}); {', '.join(f'{n} {fault}' for fault, n in faults.items())}"
         )
