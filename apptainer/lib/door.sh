@@ -52,6 +52,8 @@ _door_run() {
         esac
         setting "$name" "${settings[$name]}"
     done
+    # Everybody on the network reaches this port: nothing answers here without the key, unless a file asks for the page.
+    [[ -n ${settings[LLM_PAGE]:-} ]] || setting LLM_PAGE false
     setting PYTHONNOUSERSITE 1
     setting LLM_USVC_HOST "$door_host"
     setting LLM_USVC_PORT "$door_port"

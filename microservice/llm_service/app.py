@@ -53,8 +53,8 @@ def create_app(settings: Settings, drain: Drain | None = None, batch: Batch | No
     forward = Forward(settings, pool, drain, admission)
     observers = (access_log(batch), statistics.finished, metrics.finished)
     if tracing is None:
-        return Door(app, forward, paths, keys, observers)
-    return Door(app, forward, paths, keys, (*observers, tracing.finished), tracing.begin)
+        return Door(app, forward, paths, keys, observers, page=settings.page)
+    return Door(app, forward, paths, keys, (*observers, tracing.finished), tracing.begin, page=settings.page)
 
 
 def _fastapi(pool: Pool, tracing: "Tracing | None") -> FastAPI:

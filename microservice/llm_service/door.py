@@ -36,6 +36,8 @@ class Door:
         keys: Keys | None,
         observers: tuple[Observer, ...],
         begin_trace: Observer | None = None,
+        *,
+        page: bool = True,
     ) -> None:
         self.app = app
         self._forward = forward
@@ -43,6 +45,7 @@ class Door:
         self._keys = keys
         self._observers = observers
         self._begin_trace = begin_trace
+        self._page = page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, and tell the observers when it has ended."""
@@ -86,7 +89,7 @@ class Door:
         if self._keys is None:
             return None
         if (key := self._keys.find(shown_key(scope["headers"]))) is None:
-            if public(scope["method"], scope["path"]):
+            if self._page and public(scope["method"], scope["path"]):
                 return None
             raise Unauthorized("This service asks for a key: Authorization: Bearer KEY.")
         exchange.key = key.name

@@ -57,6 +57,16 @@ def test_the_page_can_be_switched_off(open_door: Callable[..., Door]) -> None:
     assert {client.get(path).status_code for path in ("/", "/page/app.js")} == {404}
 
 
+def test_where_it_is_switched_off_its_paths_ask_for_a_key_like_all_others(
+    open_door: Callable[..., Door], tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("a-key-of-a-client-0123456789\n")
+    keys.chmod(0o600)
+    client = open_door(LLM_PAGE="false", LLM_API_KEYS_FILE=str(keys)).client
+    assert {client.get(path).status_code for path in ("/", "/page/app.js")} == {401}
+
+
 def test_names_that_lead_out_of_the_folder_are_no_files(door: Door) -> None:
     for path in ("/page/", "/page/../page.py", "/page/%2e%2e/page.py", "/page/index.html", "/page/nothing.js"):
         assert door.client.get(path).status_code == 404, path
