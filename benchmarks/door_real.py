@@ -61,9 +61,12 @@ def real(rounds: int, prompts: int, as_json: bool) -> int:
         assert ours.watched is not None
         stack.callback(ours.watched.end)
         ports = {"direct": port, "ours": ours.port}
+        seed = 0
         for turn in range(-1, rounds):  # the first one warms up
-            for name, at in ports.items():
-                found = _bench(at, prompts if turn >= 0 else 32, third[0] if third else core.relay, place)
+            for name in sorted(ports, reverse=turn % 2 == 1):
+                seed += 1  # other prompts each time, since vLLM keeps what it has read
+                many = prompts if turn >= 0 else 32
+                found = _bench(ports[name], many, seed, third[0] if third else core.relay, place)
                 if turn >= 0:
                     taken[name].append(found)
                     note(f"{name}: {', '.join(f'{found[key]:.4g} {word}' for key, word in FIGURES.items())}")
@@ -83,9 +86,9 @@ def _wait(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
             time.sleep(0.5)
 
 
-def _bench(port: int, prompts: int, core: int, place: Path) -> dict[str, Any]:
+def _bench(port: int, prompts: int, seed: int, core: int, place: Path) -> dict[str, Any]:
     words = f"bench serve --backend openai-chat --endpoint /v1/chat/completions --base-url http://127.0.0.1:{port}"
-    words += f" --model demo --tokenizer {MODEL} --num-prompts {prompts} {WORKLOAD}"
+    words += f" --model demo --tokenizer {MODEL} --num-prompts {prompts} --seed {seed} {WORKLOAD}"
     words += f" --disable-tqdm --save-result --result-dir {place} --result-filename result.json"
     environ = {**os.environ, "OPENAI_API_KEY": KEY, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
