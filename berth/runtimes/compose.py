@@ -14,6 +14,7 @@ from berth import envfiles, images, package_sources, staying, waiting
 from berth.deployment import LOCAL, Deployment
 from berth.errors import Exit, Problem, failed
 from berth.host import containers, dockers, hub, machine
+from berth.host.container_end import last_end
 from berth.host.installing import reason
 from berth.paths import ROOT, from_root, in_root, shown
 from berth.progress import Progress
@@ -105,13 +106,13 @@ class Runtime:
         engine = self._container(ENGINE)
         if engine is None:
             return Problem("the engine's container is gone", "docker compose -p berth ps -a says what is left")
-        state = engine.attrs["State"]
-        if not engine.attrs["RestartCount"] and state["Status"] not in ("exited", "dead"):
+        if (end := last_end(dockers.client(), engine)) is None:
             return None
-        code = state["ExitCode"]
-        why = "was killed for lack of memory" if state.get("OOMKilled") else f"ended with exit code {code}"
-        known = code in (Exit.BAD_SETTING, Exit.MISSING_PREREQUISITE)
-        return Problem(f"the engine {why}", "scripts/berth logs engine", Exit(code) if known else Exit.FAILED)
+        why = "ended" if end.code is None else f"ended with exit code {end.code}"
+        if end.out_of_memory:
+            why = "was killed for lack of memory"
+        known = [code for code in (Exit.BAD_SETTING, Exit.MISSING_PREREQUISITE) if code == end.code]
+        return Problem(f"the engine {why}", "scripts/berth logs engine", *(known or [Exit.FAILED]))
 
     def downloaded(self, deployment: Deployment) -> int | None:
         """Bytes in the hub cache of the engine's container."""
