@@ -105,9 +105,14 @@ def up(
             deployment = steps.check(deployment, chosen, progress)
             started = steps.start(deployment, chosen, progress, not detach, timeout)
     stays = not detach and (fresh or not chosen.local)
-    show(started.facts()) if as_json else print(started.words(stays), flush=True)
+
+    def tell() -> None:
+        show(started.facts()) if as_json else print(started.words(stays), flush=True)
+
     if stays:
-        chosen.stay(Progress(), show_logs=not as_json)
+        chosen.stay(Progress(), tell, show_logs=not as_json)
+    else:
+        tell()
 
 
 @app.command(epilog=examples("berth down", "berth down --runtime native --json", "berth down --all"))

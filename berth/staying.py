@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from berth.errors import BerthError, Exit, Problem
 from berth.progress import Progress
@@ -11,11 +12,15 @@ from berth.runtimes import Runtime
 FOLLOW_POLL_S = 0.5
 
 
-def stay(runtime: Runtime, progress: Progress, show_logs: bool) -> None:
-    """Print both logs until the deployment is stopped; Ctrl-C stops it. Raises BerthError if it failed by itself."""
-    if show_logs:
-        threading.Thread(target=_print_logs, args=(runtime,), daemon=True).start()
+def stay(runtime: Runtime, progress: Progress, tell: Callable[[], None], show_logs: bool) -> None:
+    """Tell that it is ready, then print both logs until the deployment is stopped; Ctrl-C stops it.
+
+    Raises BerthError if it failed by itself.
+    """
     try:
+        tell()  # in here, since who reads it may press Ctrl-C at once
+        if show_logs:
+            threading.Thread(target=_print_logs, args=(runtime,), daemon=True).start()
         while not (status := runtime.status()).stopped:
             time.sleep(FOLLOW_POLL_S)
     except KeyboardInterrupt:

@@ -1,6 +1,6 @@
 """The ways to run a deployment: one file each, behind one protocol, none knowing another."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
@@ -127,8 +127,8 @@ class Runtime(Protocol):
     def wait(self, deployment: Deployment, progress: Progress, timeout_s: float, attached: bool) -> Ready:
         """Return once a chat request would be answered. Raises BerthError: exit code 4 after `timeout_s` seconds."""
 
-    def stay(self, progress: Progress, show_logs: bool) -> None:
-        """Stay with what was started until it ends, or until Ctrl-C."""
+    def stay(self, progress: Progress, tell: Callable[[], None], show_logs: bool) -> None:
+        """Call `tell`, which says that it is ready, and stay with what was started until it ends, or until Ctrl-C."""
 
     def failure(self) -> Problem | None:
         """Why what was started will never be ready, or None while it still may."""

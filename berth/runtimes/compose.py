@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,9 +97,9 @@ class Runtime:
         """Until the service says that the engine is ready."""
         return waiting.ready(self, deployment, progress, timeout_s)
 
-    def stay(self, progress: Progress, show_logs: bool) -> None:
+    def stay(self, progress: Progress, tell: Callable[[], None], show_logs: bool) -> None:
         """Show the logs; Ctrl-C stops what was started."""
-        staying.stay(self, progress, show_logs)
+        staying.stay(self, progress, tell, show_logs)
 
     def failure(self) -> Problem | None:
         """An engine that ended before it was ready; Compose would start it again and again."""

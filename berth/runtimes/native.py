@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +123,9 @@ class Runtime:
         """Until the service says that the engine is ready."""
         return waiting.ready(self, deployment, progress, timeout_s)
 
-    def stay(self, progress: Progress, show_logs: bool) -> None:
+    def stay(self, progress: Progress, tell: Callable[[], None], show_logs: bool) -> None:
         """Show the logs; Ctrl-C stops what was started."""
-        staying.stay(self, progress, show_logs)
+        staying.stay(self, progress, tell, show_logs)
 
     def failure(self) -> Problem | None:
         """The supervisor gives up when a child ends before it was ever ready."""

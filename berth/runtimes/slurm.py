@@ -3,7 +3,7 @@
 import dataclasses
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from berth import paths
 from berth.deployment import Deployment
@@ -138,8 +138,9 @@ class Runtime:
         endpoint = Endpoint(self._connection.url, "", facts["key_file"])
         return Ready(endpoint, (self._connection.model,), told + rendering.farewell(name), facts)
 
-    def stay(self, progress: Progress, show_logs: bool) -> None:
+    def stay(self, progress: Progress, tell: Callable[[], None], show_logs: bool) -> None:
         """Keep the local door open until the last job ends, or until Ctrl-C, which leaves the job."""
+        tell()
         if self._connection:
             connect.stay(self._connection, progress)
 
