@@ -10,15 +10,14 @@ itself, and goes by the number of its line.
 import hashlib
 import hmac
 import logging
-import os
 import re
 import stat
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-LOOK_SECONDS = 1.0  # a changed file counts after at most this long
+from llm_service.changed import Files
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
 
 _KEY = re.compile(rb"[\x21-\x7e]+")
@@ -128,9 +127,8 @@ class Keys:
     def __init__(self, path: Path) -> None:
         """Read the file; raise KeysError when it cannot be used."""
         self._path = path
-        self._seen = self._mark()
+        self._file = Files(path)
         self._keys = list(read_keys(path).values())
-        self._looked_at = time.monotonic()
         self._warn_of_readers()
 
     def find(self, shown: bytes) -> Key | None:
@@ -138,8 +136,8 @@ class Keys:
 
         How long this takes tells nothing about which, or how near: every hash is compared, each to its last byte.
         """
-        if time.monotonic() - self._looked_at >= LOOK_SECONDS:
-            self._look()
+        if self._file.changed():
+            self._read_again()
         if not shown:
             return None
         offered = digest_of(shown)
@@ -149,13 +147,8 @@ class Keys:
                 found = key
         return found
 
-    def _look(self) -> None:
-        """Read the file again if it changed. One that went bad changes nothing: clients keep the keys they have."""
-        self._looked_at = time.monotonic()
-        mark = self._mark()
-        if mark == self._seen:
-            return
-        self._seen = mark
+    def _read_again(self) -> None:
+        """Read the file. One that went bad changes nothing: clients keep the keys they have."""
         try:
             self._keys = list(read_keys(self._path).values())
         except KeysError as error:
@@ -163,13 +156,6 @@ class Keys:
             return
         _log.info("keys read again", extra={"fields": {"keys": len(self._keys)}})
         self._warn_of_readers()
-
-    def _mark(self) -> tuple[int, ...] | None:
-        try:
-            status = os.stat(self._path)
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _warn_of_readers(self) -> None:
         if not any(key.plain for key in self._keys):

@@ -1,12 +1,10 @@
 """TLS from two files, which may be replaced while the service runs: a renewed certificate needs no restart."""
 
 import logging
-import os
 import ssl
-import time
 from pathlib import Path
 
-LOOK_SECONDS = 1.0  # changed files count after at most this long
+from llm_service.changed import Files
 
 _log = logging.getLogger("llm_service.tls")
 
@@ -40,38 +38,21 @@ class Certificate:
     def __init__(self, certificate: Path, key: Path) -> None:
         """Read the files; raise CertificateError when they cannot be used."""
         self._paths = (certificate, key)
-        self._seen = self._mark()
+        self._files = Files(*self._paths)
         self._now = self.context = context_of(*self._paths)
         # OpenSSL calls this in every handshake, with a server's name or without.
         self.context.sni_callback = self._choose
-        self._looked_at = time.monotonic()
 
     def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        if time.monotonic() - self._looked_at >= LOOK_SECONDS:
-            self._look()
+        if self._files.changed():
+            self._read_again()
         connection.context = self._now
 
-    def _look(self) -> None:
-        """Read the files again if they changed. Files that went bad, or fit no longer, change nothing."""
-        self._looked_at = time.monotonic()
-        mark = self._mark()
-        if mark == self._seen:
-            return
-        self._seen = mark
+    def _read_again(self) -> None:
+        """Read the files. Those that went bad, or fit no longer, change nothing."""
         try:
             self._now = context_of(*self._paths)
         except CertificateError as error:
             _log.warning("%s The certificate from before still counts.", error)
             return
         _log.info("certificate read again")
-
-    def _mark(self) -> tuple[tuple[int, ...] | None, ...]:
-        return tuple(_mark(path) for path in self._paths)
-
-
-def _mark(path: Path) -> tuple[int, ...] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino

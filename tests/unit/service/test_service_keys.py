@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_service import keys
+from llm_service import changed, keys
 from llm_service.app import create_app
 from llm_service.loading import SettingsError, load
 from llm_service.paths import Paths, public
@@ -153,7 +153,7 @@ def status_with(door: Door, key: str) -> int:
 def test_a_changed_file_counts_without_a_restart(
     locked: Door, file: Path, by_replacing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(changed, "LOOK_SECONDS", 0.0)
     target = file.with_name("new") if by_replacing else file
     target.write_text("key-three\n")
     if by_replacing:
@@ -166,7 +166,7 @@ def test_a_changed_file_counts_without_a_restart(
 def test_a_file_that_went_bad_is_told_and_changes_nothing(
     locked: Door, file: Path, bad: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(keys, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(changed, "LOOK_SECONDS", 0.0)
     if bad is None:
         file.unlink()
     else:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import trustme
 
-from llm_service import tls
+from llm_service import changed
 from llm_service.healthcheck import alive
 from llm_service.loading import SettingsError, load
 from tests.support.waiting import wait_until
@@ -52,7 +52,7 @@ def files(tmp_path: Path) -> Files:
 
 @pytest.fixture
 def door(open_door: OpenDoor, files: Files, monkeypatch: pytest.MonkeyPatch) -> Door:
-    monkeypatch.setattr(tls, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(changed, "LOOK_SECONDS", 0.0)
     return open_door(**files.environ)
 
 
