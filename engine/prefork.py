@@ -164,14 +164,19 @@ def _imported() -> Mapping[str, ModuleType]:
         gc.enable()
 
 
-def main() -> None:
-    """Import, split off the fork server, and go on as vLLM's own program: `python -m engine.prefork vllm serve …`."""
-    sys.argv = sys.argv[1:]
+def prepare() -> None:
+    """Import what all of vLLM's processes need, and split off the fork server."""
     inductor.hand_out_answers(os.environ)
     try:
         _share_one_import(_imported())
     except ImportError as error:  # a vLLM that is laid out otherwise starts as it always does
         say(f"vLLM's processes import it each for themselves ({error})")
+
+
+def main() -> None:
+    """Prepare, and go on as vLLM's own program: `python -m engine.prefork vllm serve …`."""
+    sys.argv = sys.argv[1:]
+    prepare()
     program: Any = import_module("vllm.entrypoints.cli.main")
     if follower.is_one(sys.argv):
         sys.exit(follower.run(program.main, sys.argv))

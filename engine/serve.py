@@ -6,11 +6,12 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from engine import announce, arguments, catalog, credentials, devices, names, preflight, settings, writable
 from engine.decisions import Decision, Situation
+from engine.fit import refusal
 from engine.messages import Exit, Problem, complain, mask, say
 
 _MODES = ("--check", "--dry-run")
@@ -22,8 +23,11 @@ def main() -> int:
     return launch(sys.argv[1:], os.environ)
 
 
-def launch(args: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Check, decide and exec. Returns only with --check, with --dry-run or with a problem."""
+def launch(args: Sequence[str], environ: Mapping[str, str], started_by: Callable[[list[str]], list[str]] = list) -> int:
+    """Check, decide and exec. Returns only with --check, with --dry-run or with a problem.
+
+    `started_by` makes of the command that serves another one that takes the same flags.
+    """
     mode = args[0] if args and args[0] in _MODES else None
     args = list(args[1:] if mode else args)
     if args and not args[0].startswith("-"):
@@ -46,6 +50,7 @@ def launch(args: Sequence[str], environ: Mapping[str, str]) -> int:
     given = arguments.with_config_file(arguments.values([*ready.args(), *args], known))
     situation = Situation(ready.environ, given, settings.model_path(ready.model))
     problems += preflight.check(situation, known.device)
+    problems += [] if problems else refusal.heeded(situation, known.device, environ)
     if stopping := [problem for problem in problems if mode is None or problem.exit_code == Exit.BAD_SETTING]:
         return _refuse(problems if mode is None else stopping, secrets)
     for problem in problems:
@@ -55,7 +60,7 @@ def launch(args: Sequence[str], environ: Mapping[str, str]) -> int:
         say(str(decision), secrets)
     if mode is None:
         announce.begin(command.environ)
-    return _become(command.argv, command.environ, environ, secrets, mode)
+    return _become(started_by(command.argv), command.environ, environ, secrets, mode)
 
 
 def _catalog(environ: Mapping[str, str]) -> catalog.Catalog:
