@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from llm_service.errors import ServiceError
-from llm_service.upstream import Header, broken_off
+from llm_service.upstream import Header, Take, broken_off
 
 if TYPE_CHECKING:
     from llm_service.wire import Wire
@@ -18,6 +18,7 @@ class Answer:
         "_failure",
         "_loop",
         "_pieces",
+        "_take",
         "_waiter",
         "_wire",
         "headers",
@@ -40,6 +41,7 @@ class Answer:
         self._begun = False
         self._failure: ServiceError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._take: Take | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # looked up once: before Python 3.12 that is a system call
 
     async def head(self) -> None:
@@ -55,10 +57,30 @@ class Answer:
             if self._wire is None and self._failure is None:
                 raise StopAsyncIteration
             await self._more()
+        return self._taken()
+
+    def _taken(self) -> bytes:
         pieces, self._pieces, self.held = self._pieces, [], 0
         if self._wire is not None:
             self._wire.go_on()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def pour(self, take: Take) -> bool:
+        """As `Reply` has it. `take` is called as soon as bytes are there, without waking a task."""
+        while True:
+            if self._pieces:
+                if not take(self._taken()):
+                    return False
+            elif self._wire is None and self._failure is None:
+                return True
+            else:
+                self._take = take
+                try:
+                    await self._more()
+                finally:
+                    stopped, self._take = self._take is None, None
+                if stopped:
+                    return False
 
     async def _more(self) -> None:
         if self._failure is not None:
@@ -77,9 +99,23 @@ class Answer:
         self.held += len(piece)
 
     def wake(self) -> None:
-        """Let whoever waits look again."""
+        """Let whoever waits look again, or hand over what is there."""
+        if self._take is not None and self._pieces and self._poured(self._take) and self._wire is not None:
+            return
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _poured(self, take: Take) -> bool:
+        """Hand over what is there, of which nothing was held back; return whether the next piece may come like this."""
+        pieces, self._pieces, self.held = self._pieces, [], 0
+        try:
+            if take(pieces[0] if len(pieces) == 1 else b"".join(pieces)):
+                return True
+        except Exception as error:
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_exception(error)
+        self._take = None
+        return False
 
     def end(self) -> None:
         """Take note that it is complete."""

@@ -6,6 +6,7 @@ from time import perf_counter
 from starlette.types import Send
 
 from llm_service.exchange import Exchange
+from llm_service.outlet import Outlet
 
 Header = tuple[bytes, bytes]
 
@@ -38,6 +39,10 @@ class Writer:
         exchange.bytes_out += len(data)
         exchange.chunks += 1
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    def outlet(self) -> Outlet | None:
+        """Return the short way for the pieces of a stream whose first one was sent, where there is one."""
+        return Outlet.of(self._send)
 
     async def comment(self) -> None:
         """Send an event that clients ignore, and that shows those on the way that the connection lives."""

@@ -54,7 +54,7 @@ class Connections:
         except BaseException:
             answer.close()
             raise
-        return Reply(answer.status, answer.headers, answer, answer.close)
+        return Reply(answer.status, answer.headers, answer, answer.close, answer.pour)
 
     def _head(self, method: str, path: str, body: bytes | None, headers: list[Header]) -> bytes:
         if not _TARGET.fullmatch(path):

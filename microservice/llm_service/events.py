@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from llm_service.errors import EngineLost, ServiceError, anthropic_body, openai_body
+from llm_service.usage import TAIL_BYTES
 
 LARGEST_EVENT = 16 * 1024**2  # the last event of /v1/responses repeats the whole answer
 _DONE = b"[DONE]"
@@ -21,6 +22,7 @@ class WholeEvents:
 
     def __init__(self) -> None:
         self._held = b""
+        self._before = b""
         self._last = b""
 
     def feed(self, chunk: bytes) -> bytes:
@@ -35,8 +37,13 @@ class WholeEvents:
                 raise EngineLost(f"The engine sent an event of more than {LARGEST_EVENT // 1024**2} MiB.")
             chunk = chunk[:end]
         if chunk:
-            self._last = chunk
+            self._before, self._last = self._last[-TAIL_BYTES:], chunk
         return chunk
+
+    @property
+    def tail(self) -> bytes:
+        """The end of what has come, so far as it is whole: at least the last event."""
+        return self._before + self._last
 
     @property
     def none_yet(self) -> bool:

@@ -21,17 +21,18 @@ from llm_service.errors import (
     opea_sentence,
     shaped,
 )
-from llm_service.events import WholeEvents, error_event
+from llm_service.events import error_event
 from llm_service.exchange import CLIENT_GONE
 from llm_service.keys import Key
 from llm_service.limits import read_body
+from llm_service.passing import Passing
 from llm_service.paths import Route
 from llm_service.pool import Pool
 from llm_service.relay import Reply
 from llm_service.replies import door_refusal, engine_message, stream_shape, whole_reply
 from llm_service.settings import Settings
 from llm_service.stopping import Drain
-from llm_service.usage import TAIL_BYTES, note_usage
+from llm_service.usage import note_usage
 from llm_service.watch import ClientGone, Watch
 from llm_service.work import Work, understood
 
@@ -133,14 +134,9 @@ class Forward:
             reply.close()
 
     async def _stream(self, work: Work, reply: Reply, writer: Writer, watch: Watch) -> None:
-        events = WholeEvents()
-        shape = stream_shape(work.call, self._settings.stream_format)
-        before = last = b""
+        passing = Passing(stream_shape(work.call, self._settings.stream_format))
         async for piece in reply.body:
-            ready = events.feed(piece)
-            if shape is not None:
-                ready = shape.feed(ready)
-            if ready:
+            if ready := passing.feed(piece):
                 # A client that reads slowly must not look like an engine that is silent.
                 watch.since = None
                 if not watch.answered:
@@ -149,13 +145,15 @@ class Forward:
                     if not writer.started:  # by a comment
                         await writer.start(200, [*_passed_on(reply), *_UNHELD, *work.notes])
                 await writer.piece(ready)
-                before, last = last[-TAIL_BYTES:], ready
             watch.heard()
+            if watch.answered and reply.pour is not None and (outlet := writer.outlet()) is not None:
+                await passing.pour(reply.pour, outlet, writer, watch)
         watch.since = None
+        events = passing.events
         if not events.ends_with(work.route.ends):
             lost = "The engine ended the stream before the answer was complete."
             raise EngineLost(lost, unanswered=events.none_yet, told=events.ends_in_error)
-        note_usage(writer.exchange, before + last)
+        note_usage(writer.exchange, events.tail)
         await writer.end(work.call.trailer if work.call else b"")
 
     async def _whole(self, work: Work, reply: Reply, body: bytes, writer: Writer, watch: Watch) -> None:

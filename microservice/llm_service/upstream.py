@@ -2,7 +2,7 @@
 
 import errno
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -23,6 +23,9 @@ NOT_PASSED_ON = frozenset(
 )
 
 Header = tuple[bytes, bytes]
+Take = Callable[[bytes], bool]
+"""Takes a piece of a body; says whether the next one may come at once."""
+Pour = Callable[[Take], Awaitable[bool]]
 AddressInfo = tuple[int, int, int, str, Any]
 """One of what `socket.getaddrinfo` returns."""
 
@@ -49,6 +52,9 @@ class Reply:
     """Pieces as they came, none empty. Raises ServiceError. Nothing is lost when waiting for a piece is cancelled."""
     close: Callable[[], None]
     """Ends the generation when the reply is not yet complete; may be called again, and at any time."""
+    pour: Pour | None = None
+    """Hands each piece of the body that is still to come to a function, until that asks to wait: returns whether the
+    body has ended. Raises what `body` raises. Where there is none, the body can only be read."""
 
 
 class Connector(Protocol):

@@ -96,10 +96,10 @@ class Wire(asyncio.BufferedProtocol):
         elif self._complete:
             self._finish(answer)
         else:
+            answer.wake()
             if answer.held > MOST_HELD_BYTES and not self._paused:
                 self._paused = True
                 self._transport.pause_reading()
-            answer.wake()
 
     def _give_up(self, answer: Answer) -> None:
         self.abort()

@@ -1,0 +1,38 @@
+"""What happens to a stream on its way through: only whole events go on, in the shape that the client wants."""
+
+import asyncio
+
+from llm_service.asgi import Writer
+from llm_service.events import Literals, WholeEvents
+from llm_service.outlet import Outlet
+from llm_service.upstream import Pour
+from llm_service.watch import Watch
+
+
+class Passing:
+    """One stream."""
+
+    __slots__ = ("events", "feed")
+
+    def __init__(self, shape: Literals | None) -> None:
+        self.events = WholeEvents()
+        whole = self.events.feed
+        self.feed = whole if shape is None else lambda piece: shape.feed(whole(piece))
+        """Takes bytes of the engine's, returns those that go to the client now."""
+
+    async def pour(self, pour: Pour, outlet: Outlet, writer: Writer, watch: Watch) -> None:
+        """Pass on all that is still to come, each piece as soon as it is there. Raises ServiceError."""
+        exchange, feed, write, now = writer.exchange, self.feed, outlet.write, asyncio.get_running_loop().time
+
+        def take(piece: bytes) -> bool:
+            watch.since = now()
+            if not (ready := feed(piece)):
+                return True
+            exchange.bytes_out += len(ready)
+            exchange.chunks += 1
+            return write(ready)
+
+        while not await pour(take):
+            watch.since = None  # a client that reads slowly must not look like an engine that is silent
+            await outlet.room()
+            watch.heard()
