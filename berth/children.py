@@ -95,7 +95,7 @@ class Child:
         code = await self._process.wait()
         probe.cancel()
         await sweep(group)
-        self._become("ended", pid=None, ready=False, last_exit=_in_words(code))
+        self._become("ended", pid=None, ready=False, last_exit=in_words(code))
         return code
 
     def wait_to_restart(self, delay: float, lived_s: float) -> None:
@@ -170,7 +170,8 @@ async def sweep(group: int) -> None:
             await asyncio.sleep(0.05)
 
 
-def _in_words(code: int) -> str:
+def in_words(code: int) -> str:
+    """How a process ended: its exit code, or the signal that ended it."""
     if code >= 0:
         return f"exit code {code}"
     try:

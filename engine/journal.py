@@ -4,6 +4,7 @@
 answers some of them appends to a journal of its own, so a kill costs only the requests that were being answered.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -57,10 +58,10 @@ def journal(folder: Path, name: str) -> Path:
 
 def requests(folder: Path) -> Iterator[tuple[int, str]]:
     """Every request with its number; empty lines are none."""
-    with open(folder / INPUT, encoding="utf-8", errors="replace", newline="\n") as file:
-        for number, text in enumerate(file):
-            if text.strip():
-                yield number, text
+    with open(folder / INPUT, "rb") as file:
+        for number, raw in enumerate(file):
+            if raw.strip():
+                yield number, raw.decode(errors="replace")
 
 
 def places(folder: Path) -> dict[int, tuple[Path, int]]:
@@ -72,10 +73,10 @@ def places(folder: Path) -> dict[int, tuple[Path, int]]:
     for path in sorted(folder.glob(_JOURNALS)):
         offset = 0
         with open(path, "rb") as file:
-            for row in file:
-                if (entry := _parsed(row)) is not None:
+            for text in file:
+                if (entry := _parsed(text)) is not None:
                     found.setdefault(entry.line, (path, offset))
-                offset += len(row)
+                offset += len(text)
     return found
 
 
@@ -95,13 +96,22 @@ def entries(found: dict[int, tuple[Path, int]]) -> Iterator[Entry]:
             file.close()
 
 
-def _parsed(row: bytes) -> Entry | None:
-    if not row.endswith(b"\n"):
+def _parsed(text: bytes) -> Entry | None:
+    if not text.endswith(b"\n"):
         return None
     try:
-        return Entry(**json.loads(row))
+        return Entry(**json.loads(text))
     except (ValueError, TypeError):
         return None
+
+
+def row(data: Any) -> str:
+    """One line of JSON, readable in every language; escaped throughout where half a character cannot be written."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    with contextlib.suppress(UnicodeEncodeError):
+        text.encode()
+        return text + "\n"
+    return json.dumps(data) + "\n"
 
 
 class Writer:
@@ -119,7 +129,7 @@ class Writer:
 
     def add(self, entry: Entry) -> None:
         """Write an entry down; from here on a kill does not lose it."""
-        self._file.write(json.dumps(vars(entry), ensure_ascii=False, separators=(",", ":")) + "\n")
+        self._file.write(row(vars(entry)))
         self._file.flush()
 
 
