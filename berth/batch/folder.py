@@ -108,6 +108,10 @@ class Batch:
             )
         return known
 
+    def preview(self, model: str, device: str) -> Manifest:
+        """What `open` would find or make, as far as a dry run needs it."""
+        return self.manifest() or Manifest(_digest(self.input), 0, model, device)
+
     def _must_be_free(self) -> None:
         for path in (self.output, self.errors):
             if path.exists():

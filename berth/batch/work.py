@@ -8,13 +8,15 @@ from typing import Any, cast
 
 from berth import deployment as deployments
 from berth import preflight, runtimes
-from berth.batch import compose, local, native
+from berth.batch import compose, local, native, slurm
 from berth.batch.folder import Batch, Manifest, Outcome
 from berth.deployment import Deployment
 from berth.errors import BerthError, Exit, failed
 from berth.paths import shown
 from berth.progress import Progress
 from berth.runtimes import Request, Runtime
+from berth.runtimes.slurm import Runtime as Slurm
+from engine import journal
 
 _PLACES: dict[str, ModuleType] = {"compose": compose, "native": native}
 
@@ -85,27 +87,41 @@ def run(batch: Batch, deployment: Deployment, runtime: Runtime, progress: Progre
         done = len(_places(batch))
         if done:
             progress.say(f"{done:,} of {manifest.requests:,} are done; going on")
-        if done < manifest.requests:
-            _answer(batch, manifest, check(deployment, runtime, progress), runtime, progress)
+        jobs = _answer(batch, manifest, deployment, runtime, progress) if done < manifest.requests else None
         if (missing := manifest.requests - len(_places(batch))) > 0:
             raise failed(f"{missing:,} requests have no answer", "run the same command again", Exit.FAILED)
-        return Result(batch, batch.finish(manifest))
+        result = Result(batch, batch.finish(manifest))
+        if jobs:
+            jobs.remove()
+        return result
 
 
 def commands(batch: Batch, deployment: Deployment, runtime: Runtime) -> list[str]:
     """The exact command that answers, secrets masked."""
+    if isinstance(runtime, Slurm):
+        return [slurm.command(batch, batch.preview(deployment.model, deployment.device), deployment, runtime)]
     program = local.answering(deployment, place_of(runtime), batch.folder)
     return [program.line(local.secrets_of(deployment))]
 
 
 def _places(batch: Batch) -> dict[int, tuple[Path, int]]:
-    from engine import journal
-
     return journal.places(batch.folder)
 
 
-def _answer(batch: Batch, manifest: Manifest, deployment: Deployment, runtime: Runtime, progress: Progress) -> None:
-    serving = runtimes.running_here()
-    if serving:
+def _answer(
+    batch: Batch, manifest: Manifest, deployment: Deployment, runtime: Runtime, progress: Progress
+) -> slurm.Array | None:
+    """Have the rest answered; the jobs that did it are returned, for what they leave on the cluster."""
+    deployment = check(deployment, runtime, progress)
+    if isinstance(runtime, Slurm):
+        return slurm.answer(batch, manifest, deployment, runtime, progress)
+    if manifest.jobs:
+        raise failed(
+            f"this batch was given to Slurm (job {' '.join(manifest.jobs)})",
+            f"add --runtime slurm; or, once that job has ended, delete {shown(batch.folder)} to begin anew here",
+            Exit.BAD_SETTING,
+        )
+    if serving := runtimes.running_here():
         progress.say(f"Berth serves here as well ({serving.name}): both share the device")
     local.answer(deployment, place_of(runtime), batch.folder, manifest.requests, progress)
+    return None

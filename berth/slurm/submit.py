@@ -72,7 +72,7 @@ def plan(deployment: Deployment, request: Request, store: Store) -> Plan:
         nodes,
         gpus,
         walltime,
-        tuple(_options(site, name, directory, nodes, gpus, request.replicas or 1)),
+        tuple(options(site, name, directory, nodes, gpus, request.replicas or 1)),
         _links(walltime, request),
         request,
     )
@@ -93,7 +93,7 @@ def _links(walltime: int | None, request: Request) -> tuple[chain.Link, ...]:
     )
 
 
-def _options(site: Site, name: str, directory: str, nodes: int, gpus: int, replicas: int) -> list[str]:
+def options(site: Site, name: str, directory: str, nodes: int, gpus: int, replicas: int) -> list[str]:
     """What sbatch is told of every job."""
     named = {
         "account": site.account,
