@@ -61,7 +61,8 @@ def image_names() -> set[str]:
 
 def engine_names() -> set[str]:
     """Every setting of every device's vLLM, with the aliases, and what the libraries below it read."""
-    found = {names.MODEL, names.EXTRA_ARGS, names.DEVICE, names.FP8, "VLLM_MODEL", *names.ALIASES, *NATIVE.split()}
+    found = {names.MODEL, names.EXTRA_ARGS, names.DEVICE, names.FP8, names.FORCE, "VLLM_MODEL", *names.ALIASES}
+    found |= {*NATIVE.split()}
     for path in sorted(catalog.TRACKED.glob("*.json")):
         known = catalog.parse(path.read_text(encoding="utf-8"))
         found |= {*known.by_setting, *(name for name in known.variables if name.startswith("VLLM_"))}

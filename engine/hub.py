@@ -49,21 +49,35 @@ def token(environ: Mapping[str, str]) -> str | None:
         return None
 
 
-def ask(model: str, environ: Mapping[str, str]) -> Answer:
-    """Ask the hub for a model's entry, through the proxies that the environment names. Never raises."""
+def get(path: str, environ: Mapping[str, str], part: tuple[int, int] | None = None) -> bytes:
+    """What the hub answers for a path, through the proxies that the environment names; of a file, bytes `part` alone.
+
+    Raises OSError (HTTPError for a status that is an error), ValueError and http.client.HTTPException.
+    """
     endpoint = (environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-    request = urllib.request.Request(f"{endpoint}/api/models/{quote(model)}?blobs=true")
-    if secret := token(environ):
-        request.add_header("Authorization", f"Bearer {secret}")
+    request = urllib.request.Request(f"{endpoint}/{path}")
+    if secret := token(environ):  # not for the stores that the hub sends one on to
+        request.add_unredirected_header("Authorization", f"Bearer {secret}")
+    if part is not None:
+        request.add_header("Range", f"bytes={part[0]}-{part[1]}")
     proxies = {
         scheme: address
         for scheme in ("http", "https")
         if (address := environ.get(f"{scheme}_proxy") or environ.get(f"{scheme.upper()}_PROXY"))
     }
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+    with opener.open(request, timeout=TIMEOUT_S) as reply:
+        if part is None:
+            return bytes(reply.read())
+        if part[0] and reply.status != HTTPStatus.PARTIAL_CONTENT:
+            raise ValueError(f"{endpoint} does not send parts of files")
+        return bytes(reply.read(part[1] - part[0] + 1))
+
+
+def ask(model: str, environ: Mapping[str, str]) -> Answer:
+    """Ask the hub for a model's entry. Never raises."""
     try:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
-        with opener.open(request, timeout=TIMEOUT_S) as reply:
-            entry = json.load(reply)
+        entry = json.loads(get(f"api/models/{quote(model)}?blobs=true", environ))
     except urllib.error.HTTPError as error:
         return Answer(error.code < HTTPStatus.INTERNAL_SERVER_ERROR, error.code)
     except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:

@@ -23,14 +23,19 @@ class ModelFiles:
                 return sum(sizes)
         return None
 
-    def config(self) -> Mapping[str, Any]:
-        """The text model's part of config.json; empty where it cannot be read."""
+    def whole_config(self) -> dict[str, Any]:
+        """config.json; empty where it cannot be read."""
         try:
             config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return {}
-        inner = config.get("text_config") if isinstance(config, dict) else None
-        return inner if isinstance(inner, dict) else config if isinstance(config, dict) else {}
+        return config if isinstance(config, dict) else {}
+
+    def config(self) -> Mapping[str, Any]:
+        """The text model's part of config.json; empty where it cannot be read."""
+        config = self.whole_config()
+        inner = config.get("text_config")
+        return inner if isinstance(inner, dict) else config
 
     def kv_bytes_per_token(self) -> int | None:
         """Bytes that one token takes in a 16-bit KV cache; None for a model that does not say it the usual way."""

@@ -12,6 +12,7 @@ API_KEY = "VLLM_API_KEY"
 API_KEY_FILE = "VLLM_API_KEY_FILE"
 HF_TOKEN = "HF_TOKEN"
 HF_TOKEN_PATH = "HF_TOKEN_PATH"
+FORCE = "LLM_VLLM_FORCE"
 
 # Names that users of Intel's kit already have, and the flag that each stands for.
 ALIASES = {
@@ -22,7 +23,7 @@ ALIASES = {
 }
 
 # Read by the launcher itself; none of them reaches vLLM under its own name.
-OWN = frozenset({MODEL, EXTRA_ARGS, DEVICE, FP8, API_KEY_FILE})
+OWN = frozenset({MODEL, EXTRA_ARGS, DEVICE, FP8, API_KEY_FILE, FORCE})
 
 # Read by the service in front of the engine; one env file serves both, so the engine lets them pass.
 OF_THE_SERVICE = frozenset({"LLM_VLLM_ENDPOINT"})

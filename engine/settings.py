@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine import arguments, devices, names, unknown, values
+from engine import arguments, devices, names, storage, unknown, values
 from engine.catalog import Catalog, Flag, setting_name
 from engine.decisions import Decision, Situation, common
 from engine.messages import Problem
@@ -215,7 +215,7 @@ def build(reading: Reading, catalog: Catalog, args: Sequence[str] = (), prefix: 
     given = arguments.with_config_file(arguments.values(typed, catalog))
     situation = Situation(reading.environ, given, model_path(reading.model))
     tuned = devices.load(catalog.device).tune(situation)
-    decisions = [*common(situation, demo=reading.model == names.DEMO), *tuned]
+    decisions = [*common(situation, demo=reading.model == names.DEMO), *tuned, *storage.decide(situation)]
     final = applied(reading.environ, decisions)
     final.pop(names.FP8, None)
     settled = [word for decision in decisions for word in decision.args]

@@ -38,6 +38,7 @@ A setting is a line `NAME=value` in an env file, or a variable in the shell, whi
 | `{names.HOST}` | `--host`, {names.DEFAULT_HOST} unless set (Compose sets 0.0.0.0 inside its own network) |
 | `VLLM_TP_SIZE`, `VLLM_PP_SIZE` | `--tensor-parallel-size`, `--pipeline-parallel-size` |
 | `{names.EXTRA_ARGS}` | words that follow all flags, split as a shell would |
+| `{names.FORCE}` | `true` starts an engine although the model cannot fit (docs/plan.md) |
 | `{names.DEVICE}` | {{devices}}; must agree with the image or installation |
 | `{names.HF_TOKEN}`, `{names.HF_TOKEN_PATH}` | the hub's token, or its file; `/run/secrets/hf_token` if that is there |
 | `{names.API_KEY}`, `{names.API_KEY_FILE}` | the key that clients show, or its file; `/run/secrets/vllm_api_key` if that is there |
@@ -60,6 +61,9 @@ Each is one line of the log, with its reason, and gives way to a setting.
 | `HOME`, `USER`, `TMPDIR` | no writable home, no passwd entry, no writable `/tmp` | |
 | `VLLM_CACHE_ROOT`, `HF_HOME` below `TMPDIR` | the cache is not writable | |
 | `TORCHINDUCTOR_CACHE_DIR`, `TRITON_CACHE_DIR` below `VLLM_CACHE_ROOT` | always | the variable is set |
+
+| `--safetensors-load-strategy prefetch`; `eager` where the weights exceed the free memory | the weights are on a network file system (NFS, Lustre, GPFS, BeeGFS, Ceph, …) | it, `VLLM_LOAD_FORMAT` or `VLLM_MODEL_LOADER_EXTRA_CONFIG` |
+| `--load-format runai_streamer` | the model is `s3://…`, and the streamer is installed | as above |
 
 On CPU:
 

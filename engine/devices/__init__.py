@@ -36,6 +36,10 @@ class Device(Protocol):
         """How many of it a process with this environment may use; None where that cannot be told."""
 
     @staticmethod
+    def room(situation: Situation) -> int | None:
+        """Bytes that weights and KV cache of one worker may take on this machine; None where that cannot be told."""
+
+    @staticmethod
     def problems(situation: Situation) -> list[Problem]:
         """What is wrong with the settings for this device, as far as names and values tell."""
 

@@ -41,14 +41,20 @@ def visible_devices(environ: Mapping[str, str]) -> int | None:
     return None
 
 
+def room(situation: Situation) -> int | None:
+    """What is free, less what interpreters and activations take, shared by the workers."""
+    available = host.memory_available()
+    return None if available is None else max(1, available - cpu_memory.HEADROOM) // ranks.here(situation)
+
+
 def problems(situation: Situation) -> list[Problem]:
     """Nothing is refused for the CPU's sake by name or value."""
     return []
 
 
 def preflight(situation: Situation) -> list[Problem]:
-    """Weights must fit into the memory, and a worker's queues into the shared memory."""
-    return [*_memory(situation), *_queues(situation)]
+    """A worker's queues must fit into the shared memory."""
+    return _queues(situation)
 
 
 def _queues(situation: Situation) -> list[Problem]:
@@ -63,21 +69,6 @@ def _queues(situation: Situation) -> list[Problem]:
             f"/dev/shm has {free >> 20} MiB free; vLLM needs {_QUEUES >> 20} to speak to its worker",  # noqa: S108 (named)
             "give the container `--shm-size 1g`, or on Kubernetes an emptyDir with medium Memory there",
             Exit.MISSING_PREREQUISITE,
-        )
-    ]
-
-
-def _memory(situation: Situation) -> list[Problem]:
-    available = host.memory_available()
-    files = _files(situation)
-    weights = files.weights() if files else None
-    if available is None or weights is None or weights + cpu_memory.HEADROOM + cpu_memory.SMALLEST <= available:
-        return []
-    needed = weights + cpu_memory.HEADROOM + cpu_memory.SMALLEST
-    return [
-        Problem(
-            f"{cpu_memory.gib(needed)} GiB of memory is needed, and {cpu_memory.gib(available)} GiB is free",
-            "raise the memory limit, stop other programs, or serve a smaller model",
         )
     ]
 

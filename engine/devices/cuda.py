@@ -1,6 +1,7 @@
 """CUDA: NVIDIA GPUs."""
 
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,9 @@ ONLY_VALUES: Mapping[tuple[str, str], str] = {}
 
 # CUDA 13, which vLLM's wheels are built for since 0.21, needs this driver branch or newer (CUDA 13.0 release notes).
 MINIMUM_DRIVER = 580
+
+UTILIZATION = 0.92  # vLLM 0.32's own --gpu-memory-utilization
+_ASK_S = 20.0  # a driver without persistence mode wakes up first
 
 # Libraries that compile kernels at start, each with a cache of its own.
 _CACHES = {
@@ -59,6 +63,37 @@ def _gpus() -> int:
 def _has_wsl_gpu() -> bool:
     """Windows shows a Linux beside it all its GPUs as one node."""
     return (_NODES / "dxg").exists()
+
+
+def room(situation: Situation) -> int | None:
+    """The share of the smallest visible GPU's memory that vLLM takes, as the driver reports it."""
+    if not _gpus():
+        return None
+    sizes = _memory(situation.environ.get("CUDA_VISIBLE_DEVICES"))
+    share = 1.0 if "kv-cache-memory-bytes" in situation.values else UTILIZATION
+    try:
+        share = float(situation.values.get("gpu-memory-utilization", share))
+    except ValueError:
+        return None
+    return int(min(sizes) * share) if sizes else None
+
+
+def _memory(visible: str | None) -> list[int]:
+    """Bytes of each visible GPU; empty where nvidia-smi is not there or tells none."""
+    command = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_S, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    wanted = None if visible is None else [word.strip() for word in visible.split(",") if word.strip()]
+    found = []
+    for line in told.splitlines():
+        index, _, rest = line.partition(",")
+        uuid, _, size = rest.partition(",")
+        named = wanted is None or any(index.strip() == word or uuid.strip().startswith(word) for word in wanted)
+        if named and size.strip().isdigit():
+            found.append(int(size) << 20)
+    return found
 
 
 def problems(situation: Situation) -> list[Problem]:

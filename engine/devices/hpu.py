@@ -6,6 +6,7 @@ from pathlib import Path
 
 from engine.decisions import Decision, Situation
 from engine.devices import Detection
+from engine.fit import cards
 from engine.messages import Exit, Problem
 
 _BUCKETS = tuple(
@@ -121,6 +122,12 @@ def visible_devices(environ: Mapping[str, str]) -> int | None:
         return None
     modules = environ.get("HABANA_VISIBLE_MODULES", "all")
     return len(cards) if modules == "all" else min(len(cards), len(modules.split(",")))
+
+
+def room(situation: Situation) -> int | None:
+    """One card's memory, by its generation, as the driver tells only that. The plugin's share is of what is left."""
+    card = cards.table().get({"g2": "gaudi2", "g3": "gaudi3"}.get(_generation() or "", ""))
+    return card.memory if card else None
 
 
 def problems(situation: Situation) -> list[Problem]:
