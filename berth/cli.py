@@ -222,5 +222,5 @@ def chat(
     talking.run(question, url, system, max_tokens, as_json, key_file)
 
 
-for verbs in (planning, fit, fit, batch, keys, cluster, tunnels, fleet, sif):
+for verbs in (planning, fit, batch, keys, cluster, tunnels, fleet, sif):
     app.add_typer(verbs.app)
