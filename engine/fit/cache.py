@@ -27,11 +27,12 @@ class Group:
     layers: int
     block: int  # tokens
     window: int | None = None
+    states: int = 1  # of a request in layers that keep states
 
     def blocks(self, tokens: int, in_flight: int) -> int:
         """Blocks that a request of so many tokens holds at most."""
         if self.kind == STATE:
-            return 1
+            return self.states
         if self.kind == FULL:
             return ceil(tokens / self.block)
         kept = (self.window or tokens) - (self.kind == WINDOW)
@@ -94,10 +95,12 @@ def of(
     tensor: int = 1,
     pipeline: int = 1,
     in_flight: int = 2048,
+    prefix_caching: bool = True,
 ) -> Cache:
     """The cache of a model on one of `tensor` x `pipeline` cards. Raises Unreadable for a cache that is not known.
 
-    `block` is --block-size where it is set; `in_flight` the tokens of all batches that vLLM has under way.
+    `block` is --block-size where it is set; `in_flight` the tokens of all batches that vLLM has under way. With prefix
+    caching a layer keeps two states for a request: the current one, and that at the last full block.
     """
     size = block or _BLOCKS.get(device, BLOCK)
     if device == "cpu" and any(one.latent for one in shape.attention):
@@ -113,7 +116,7 @@ def of(
         parts.append((STATE, shape.states.layers, size, None))
     wide = _layers_of_a_group([layers for _, layers, _, _ in parts])
     groups = tuple(
-        Group(kind, ceil(wide / pipeline), tokens, window)
+        Group(kind, ceil(wide / pipeline), tokens, window, 2 if prefix_caching else 1)
         for kind, layers, tokens, window in parts
         for _ in range(ceil(layers / wide))
     )

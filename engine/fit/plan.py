@@ -34,6 +34,7 @@ class Wish:
     pipeline: int | None = None
     eager: bool = False
     cache_bytes: int | None = None
+    prefix_caching: bool = True
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,7 @@ def _cache(shape: Shape, card: Card, wish: Wish, tensor: int, pipeline: int) -> 
         tensor=tensor,
         pipeline=pipeline,
         in_flight=batches * _batch(card, wish)[0],
+        prefix_caching=wish.prefix_caching,
     )
 
 

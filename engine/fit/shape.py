@@ -22,6 +22,7 @@ _KINDS = {
 }
 # Every so many layers one sees the whole text, where a configuration does not list its layers (transformers' defaults).
 _EVERY = {"gemma2": 2, "gemma3_text": 6, "gemma3": 6, "cohere2": 4, "gpt_oss": 2, "llama4_text": 4, "llama4": 4}
+_MOST_LAYERS = 4096
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "half": 2, "float": 4}
 
 
@@ -84,6 +85,8 @@ def read(config: Mapping[str, Any]) -> Shape:
     dtype = dtype.removeprefix("torch.")
     quantization = config.get("quantization_config") or text.get("quantization_config")
     quantization = quantization or config.get("compression_config") or {}
+    if layers > _MOST_LAYERS:
+        raise Unreadable(f"{layers} layers are more than any model has")
     attention, states = _per_layer(text, kind, layers, heads, hidden)
     return Shape(
         kind=kind,
@@ -181,7 +184,8 @@ def _kv_heads(config: Mapping[str, Any], kind: str, heads: int) -> int:
 def _kinds(config: Mapping[str, Any], kind: str, layers: int) -> list[str]:
     listed = config.get("layer_types") or config.get("layers_block_type")
     if isinstance(listed, list):
-        if unknown := sorted({str(name) for name in listed if name not in _KINDS}):
+        listed = [str(name) for name in listed]
+        if unknown := sorted({name for name in listed if name not in _KINDS}):
             raise Unreadable(f"layers of the kind {', '.join(unknown)} are not known here")
         return [_KINDS[name] for name in listed[:layers]]
     if interval := config.get("full_attention_interval"):

@@ -21,6 +21,7 @@ def of(values: Mapping[str, str], environ: Mapping[str, str]) -> Wish:
         tensor=number(values.get("tensor-parallel-size")),
         pipeline=number(values.get("pipeline-parallel-size")),
         eager=values.get("enforce-eager") == "true",
+        prefix_caching=values.get("enable-prefix-caching") != "false",
         cache_bytes=space * GIB if space else number(values.get("kv-cache-memory-bytes")),
     )
 
