@@ -82,6 +82,7 @@ def up(
     keep_alive: KeepAlive = None,
     handover: Handover = None,
     replicas: Replicas = None,
+    force: Annotated[bool, typer.Option("--force", help="Start also what by `berth plan` cannot fit.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -96,6 +97,7 @@ def up(
     wanted = request(site, name, time, nodes, hold, keep_alive, replicas, handover)
     with Progress() as progress:
         deployment, chosen = steps.plan(env or [], device, runtime, progress, wanted)
+        deployment = deployment.forced() if force else deployment
         if dry_run:
             commands(chosen.commands(deployment), as_json)
             return

@@ -101,6 +101,11 @@ class Deployment:
         rest = {name: setting for name, setting in self.settings.items() if name != "HF_HUB_OFFLINE"}
         return replace(self, settings=rest, shell={**self.shell, "HF_HUB_OFFLINE": "1"})  # noqa: S604 - no process
 
+    def forced(self) -> "Deployment":
+        """The same deployment, started also where it cannot fit."""
+        said = {**self.settings, names.FORCE: Setting(names.FORCE, "true", "--force")}
+        return replace(self, settings=said, shell={**self.shell, names.FORCE: "true"})  # noqa: S604 - no process
+
     def with_demo_model(self) -> "Deployment":
         """The same deployment, serving the model that comes with Berth."""
         place = len([file for file in self.files if file == device_file(self.device, self.root)])

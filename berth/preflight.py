@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from berth import fitting
 from berth.deployment import Deployment, device_file
 from berth.errors import Exit, Problem
 from berth.host import hub, ports
 from berth.paths import shown
 from berth.runtimes import Runtime
-from engine import devices, names
+from engine import devices, names, settings
 from engine.decisions import Situation
+from engine.fit import refusal
 
 
 def problems(deployment: Deployment, runtime: Runtime) -> list[Problem]:
@@ -47,6 +49,15 @@ def device_problems(deployment: Deployment) -> list[Problem]:
         return [_no_device(deployment)]
     found: list[Problem] = module.preflight(Situation(deployment.environ, {}, deployment.model))
     return found
+
+
+def fit_problems(deployment: Deployment, runtime: Runtime) -> list[Problem]:
+    """What cannot fit into this machine's cards or memory; nothing where the engine runs elsewhere, or is forced."""
+    if not runtime.local or not deployment.model:
+        return []
+    model = settings.model_path(deployment.model)
+    situation = Situation(deployment.environ, fitting.values_of(deployment), model)
+    return refusal.heeded(situation, deployment.device, deployment.environ)
 
 
 def _no_device(deployment: Deployment) -> Problem:

@@ -99,8 +99,8 @@ def check(deployment: Deployment, runtime: Runtime, progress: Progress) -> Deplo
         deployment = deployment.with_demo_model()
     elif answer:
         problems += preflight.hub_problems(deployment, runtime, answer)
-    if problems:
-        raise BerthError(problems)
+    if found := problems or preflight.fit_problems(deployment, runtime):
+        raise BerthError(found)
     return deployment
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil
 
-from engine import devices, model, names
+from engine import devices, hub, model, names
 from engine.decisions import Situation
 from engine.fit import GIB, estimate, plan, remote, shape, tensors, wishes
 from engine.fit.cards import Card
@@ -94,7 +94,7 @@ def _case(situation: Situation, device: str, room: int) -> _Case | None:
     revision = situation.values.get("revision") or "main"
     if files is not None:
         config = files.whole_config()
-    elif "://" in situation.model or model.is_path(situation.model):
+    elif "://" in situation.model or model.is_path(situation.model) or hub.is_offline(situation.environ):
         return None
     else:
         config = remote.config(situation.model, situation.environ, revision)
@@ -133,14 +133,12 @@ def _cache_bytes(situation: Situation, device: str) -> int | None:
 
 
 def _refusal(case: _Case, layout: Layout, visible: int | None, device: str) -> Problem:
-    each = "each of its cards" if layout.cards > 1 else "the card" if device != "cpu" else "memory"
+    where = "in memory" if device == "cpu" else "on each card" if layout.cards > 1 else "on the card"
     if layout.weights >= case.card.memory:
-        sentence = (
-            f"the weights take {_gib(layout.weights)} GiB on {each}, where {_gib(case.card.memory)} GiB can be used"
-        )
+        sentence = f"the weights take {_gib(layout.weights)} GiB {where}, and {_gib(case.card.memory)} GiB can be used"
     else:
         sentence = (
-            f"one request of {case.context} tokens takes {_gib(case.needed(layout))} GiB of KV cache on {each}, "
+            f"one request of {case.context} tokens takes {_gib(case.needed(layout))} GiB of KV cache {where}, "
             f"and {_gib(max(0, case.left(layout)))} GiB is left for it"
         )
     ways = [*_ways(case, layout, visible, device), f"{names.FORCE}=true (--force) starts all the same"]
