@@ -14,12 +14,14 @@ Header = tuple[bytes, bytes]
 class Writer:
     """Writes one reply, whole or piece by piece, with the request's id, and takes note of it in the record."""
 
-    __slots__ = ("_send", "exchange", "started")
+    __slots__ = ("_send", "cut", "exchange", "started")
 
     def __init__(self, send: Send, exchange: Exchange) -> None:
         self._send = send
         self.exchange = exchange
         self.started = False
+        self.cut = False
+        """Whether a failure can only be told by closing the connection, since what has begun is no stream of events."""
 
     async def whole(self, status: int, body: bytes, headers: Sequence[Header]) -> None:
         """Send a reply in one piece; its length is added to the headers."""

@@ -24,6 +24,7 @@ from llm_service.errors import (
 from llm_service.events import error_event
 from llm_service.exchange import CLIENT_GONE
 from llm_service.keys import Key
+from llm_service.large import HELD_BYTES, MOST_HELD_BYTES, held, pass_on, too_large
 from llm_service.limits import read_body
 from llm_service.passing import Passing
 from llm_service.paths import Route
@@ -126,10 +127,9 @@ class Forward:
             if reply.status == 200 and _streams(reply):
                 await self._stream(work, reply, writer, watch)
             else:
-                whole = b"".join([piece async for piece in reply.body])
                 if reply.status == 404 and work.needs_model:
                     engine.watch.doubt()
-                await self._whole(work, reply, whole, writer, watch)
+                await self._whole(work, reply, writer, watch)
         finally:
             reply.close()
 
@@ -156,7 +156,14 @@ class Forward:
         note_usage(writer.exchange, events.tail)
         await writer.end(work.call.trailer if work.call else b"")
 
-    async def _whole(self, work: Work, reply: Reply, body: bytes, writer: Writer, watch: Watch) -> None:
+    async def _whole(self, work: Work, reply: Reply, writer: Writer, watch: Watch) -> None:
+        as_it_comes = 200 <= reply.status < 300 and not work.opea and not writer.started
+        body, all_there = await held(reply, HELD_BYTES if as_it_comes else MOST_HELD_BYTES)
+        if not all_there:
+            if not as_it_comes:
+                raise too_large()
+            await pass_on(body, reply, [*_passed_on(reply), *work.notes], writer, watch)
+            return
         watch.since = None
         if not 200 <= reply.status < 300:
             body = _told(work, reply, body, writer)
@@ -205,6 +212,8 @@ async def _fail(error: ServiceError, writer: Writer) -> None:
     if not writer.started:
         await writer.whole(status, body, error_headers(error))
         return
+    if writer.cut:
+        return  # the server closes a connection whose reply was left without its end
     # Without the event that ends a stream: clients take one that ends cleanly for a complete one.
     if not (isinstance(error, EngineLost) and error.told):
         await writer.piece(error_event(error, exchange.dialect))

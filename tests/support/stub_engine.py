@@ -34,6 +34,7 @@ class Knobs:
     error_body: bytes = b'{"error":{"message":"max_tokens is too large","type":"BadRequestError","code":400}}'
     retry_after: str | None = None
     whole_body: bytes | None = None
+    cut: int | None = None  # close after so many bytes of a whole body
     garbage: bool = False  # answer what is not HTTP
     piece_seconds: float = 0.0
     hold: str | None = None  # "before headers", "after headers", "after first piece": wait until the client leaves
@@ -234,7 +235,8 @@ class StubEngine:
         if knobs.status != 200:
             return whole(writer, knobs.status, knobs.error_body, knobs.retry_after)
         if not record.json.get("stream"):
-            return whole(writer, 200, knobs.whole_body or completion("".join(knobs.pieces), chat=record.chat))
+            body = knobs.whole_body or completion("".join(knobs.pieces), chat=record.chat)
+            return whole(writer, 200, body, cut=knobs.cut)
         return await self._stream(record, writer)
 
     async def _stream(self, record: Record, writer: asyncio.StreamWriter) -> bool:

@@ -12,13 +12,14 @@ def whole(
     retry_after: str | None = None,
     cookie: str | None = None,
     kind: str = "application/json",
+    cut: int | None = None,
 ) -> bool:
-    """Write a whole answer; True, as the connection can be kept."""
+    """Write a whole answer, or only so many bytes of its body; return whether the connection can be kept."""
     extra = f"Retry-After: {retry_after}\r\n" if retry_after else ""
     extra += f"Set-Cookie: {cookie}\r\n" if cookie else ""
     head = f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{extra}\r\n"
-    writer.write(head.encode() + body)
-    return True
+    writer.write(head.encode() + body[:cut])
+    return cut is None
 
 
 def chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
