@@ -3,7 +3,8 @@
 # shellcheck disable=SC2034,SC2154 # see serve.sbatch
 #
 #   take_over      ask the predecessor to drain: called TAKE_OVER_SECONDS after this run is ready
-#   drain WHY      running answers finish, then door and engine end; 75 s at most
+#   drain WHY      running answers finish, then door and engine end; 75 s at most. After a plain scancel nothing can
+#                  finish any more: the word is written, and clean_up follows
 #   clean_up       whatever still runs here, and the head's private directory
 
 # Whoever reads endpoint files finds this run before the other one goes: a shared file system may show them half a
@@ -29,6 +30,10 @@ pause() { # SECONDS; a signal ends it
 drain() { # WHY
     local -i deadline=$((SECONDS + DRAIN_SECONDS))
     record draining "$1"
+    if _cancelled; then
+        record stopped "$1"
+        return
+    fi
     # First the door: it takes no new request, and lets those that run finish through the engine.
     running "$door_pid" && kill -TERM "$door_pid"
     _wait_until "$deadline" "$door_pid"
@@ -45,6 +50,11 @@ drain() { # WHY
         _wait_until $((SECONDS + 5)) "$step_pid"
     fi
     record stopped "$1"
+}
+
+# Whether Slurm ends the job by itself: it has signalled door, engine and image already, and soon kills this shell.
+_cancelled() {
+    [[ $(timeout 2 squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2>/dev/null) == COMPLETING ]]
 }
 
 _wait_until() { # SECOND PID
