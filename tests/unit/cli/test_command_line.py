@@ -13,7 +13,7 @@ from berth.__main__ import main
 from berth.errors import Exit, Problem
 
 ROOT = Path(__file__).resolve().parents[3]
-VERBS = ("up", "down", "status", "logs", "chat", "build", "render", "doctor")
+VERBS = ("up", "down", "status", "logs", "chat", "build", "render", "doctor", "plan")
 
 
 @pytest.fixture
