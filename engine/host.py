@@ -108,6 +108,12 @@ def cpus(mask: Iterable[int], root: Path = ROOT) -> list[Cpu]:
     return found
 
 
+def has_avx512(root: Path = ROOT) -> bool:
+    """Whether an x86-64 processor has AVX-512, in the form that vLLM and PyTorch ask for."""
+    flags = re.search(r"^flags\s*:(.*)$", _text(root / "proc/cpuinfo") or "", re.MULTILINE)
+    return bool(flags) and {"avx512f", "avx512vl", "avx512bw", "avx512dq"} <= set(flags[1].split())  # type: ignore[index]
+
+
 def affinity() -> set[int]:
     """The logical CPUs that this process may run on (cpuset, taskset)."""
     return os.sched_getaffinity(0)

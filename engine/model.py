@@ -47,6 +47,20 @@ class ModelFiles:
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             return None
 
+    def weight_bits(self) -> int | None:
+        """Bits of a quantized weight, as GPTQ, AWQ and compressed-tensors say it; None where nothing says it."""
+        said = self.whole_config().get("quantization_config")
+        if not isinstance(said, dict):
+            return None
+        groups = said.get("config_groups")
+        weights = (
+            [group.get("weights") for group in groups.values() if isinstance(group, dict)]
+            if isinstance(groups, dict)
+            else []
+        )
+        bits = [said.get("bits"), *(each.get("num_bits") for each in weights if isinstance(each, dict))]
+        return min((each for each in bits if isinstance(each, int)), default=None)
+
     def longest(self) -> int | None:
         """The context length that the model was made for, in tokens."""
         length = self.config().get("max_position_embeddings")

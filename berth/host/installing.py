@@ -39,23 +39,24 @@ def install_engine(device: str, environ: Mapping[str, str], progress: Progress) 
             Exit.MISSING_PREREQUISITE,
         )
     progress.show(Phase(INSTALLING))
-    environ = {
-        **environ,
-        **package_sources.for_uv(environ),
-        "UV": _uv(),
-        "UV_PYTHON": environ.get("UV_PYTHON") or str(Path(sys.executable).resolve()),
-    }
+    environ = for_scripts(environ)
     RUN.mkdir(parents=True, exist_ok=True)
     log = RUN / f"install-{device}.log"
-    code = _run(["bash", *command], environ, log, progress)
+    code = run_logged(["bash", *command], environ, log, progress, INSTALLING)
     if code:
         sentence, hint = reason(log.read_text(errors="replace"))
         exit_code = Exit.MISSING_PREREQUISITE if code == Exit.MISSING_PREREQUISITE else Exit.FAILED
         raise failed(sentence or f"vLLM for {device} could not be installed", hint or f"see {shown(log)}", exit_code)
 
 
-def _run(command: list[str], environ: Mapping[str, str], log: Path, progress: Progress) -> int:
-    """Run to the end, showing the last `berth: …` line of the log; Ctrl-C ends all that the command has started."""
+def for_scripts(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of an install script: uv, a Python, what pip was told of this site. Raises BerthError."""
+    python = environ.get("UV_PYTHON") or str(Path(sys.executable).resolve())
+    return {**environ, **package_sources.for_uv(environ), "UV": _uv(), "UV_PYTHON": python}
+
+
+def run_logged(command: list[str], environ: Mapping[str, str], log: Path, progress: Progress, name: str) -> int:
+    """Run to the end as the phase `name`, with the last `berth: …` line of the log; Ctrl-C ends all that it started."""
     with open(log, "wb") as output:
         process = subprocess.Popen(
             command, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
@@ -64,7 +65,7 @@ def _run(command: list[str], environ: Mapping[str, str], log: Path, progress: Pr
         said, growing = "", Growing(log)
         while process.poll() is None:
             said = next((line[7:] for line in reversed(growing.lines()) if line.startswith("berth: ")), said)
-            progress.show(Phase(INSTALLING, None, said))
+            progress.show(Phase(name, None, said))
             time.sleep(POLL_S)
     except BaseException:
         processes.end_session(process.pid, ENDING_S)

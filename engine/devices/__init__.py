@@ -40,6 +40,10 @@ class Device(Protocol):
         """Bytes that weights and KV cache of one worker may take on this machine; None where that cannot be told."""
 
     @staticmethod
+    def cannot_serve(scheme: str) -> tuple[str, str] | None:
+        """Why a model quantized so (engine.quantize.schemes) is of no use on it, and what to do instead; else None."""
+
+    @staticmethod
     def problems(situation: Situation) -> list[Problem]:
         """What is wrong with the settings for this device, as far as names and values tell."""
 

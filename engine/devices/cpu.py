@@ -11,6 +11,7 @@ from engine import cpu_memory, cpu_threads, host, model, ranks
 from engine.decisions import Decision, Situation
 from engine.devices import Detection
 from engine.messages import Exit, Problem
+from engine.quantize.schemes import FOR_GAUDI, GAUDI
 
 VARIABLES: Mapping[str, str] = {}
 STALE: Mapping[str, str] = {
@@ -47,14 +48,35 @@ def room(situation: Situation) -> int | None:
     return None if available is None else max(1, available - cpu_memory.HEADROOM) // ranks.here(situation)
 
 
+def cannot_serve(scheme: str) -> tuple[str, str] | None:
+    """For 4-bit weights vLLM has a kernel for AVX-512 and for ARM (vLLM 0.32: _C_AVX2 lacks cpu_gemm_wna16)."""
+    if scheme == GAUDI:
+        return FOR_GAUDI
+    if scheme != "w4a16" or platform.machine() not in ("x86_64", "AMD64") or host.has_avx512():
+        return None
+    return "vLLM's kernel for 4-bit weights needs AVX-512, which this processor lacks", "use w8a8 or fp8-dynamic"
+
+
 def problems(situation: Situation) -> list[Problem]:
     """Nothing is refused for the CPU's sake by name or value."""
     return []
 
 
 def preflight(situation: Situation) -> list[Problem]:
-    """A worker's queues must fit into the shared memory."""
-    return _queues(situation)
+    """A worker's queues must fit into the shared memory, and the processor must have the kernel for the weights."""
+    return [*_queues(situation), *_four_bits(situation)]
+
+
+def _four_bits(situation: Situation) -> list[Problem]:
+    """Without this vLLM ends with its first request, after it has loaded everything."""
+    files = _files(situation)
+    if files is None or files.weight_bits() != 4 or (why := cannot_serve("w4a16")) is None:
+        return []
+    return [
+        Problem(
+            f"{situation.model} is quantized to 4 bits, and {why[0]}", "serve one quantized to 8 bits, or the original"
+        )
+    ]
 
 
 def _queues(situation: Situation) -> list[Problem]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from engine.decisions import Decision, Situation
 from engine.devices import Detection
 from engine.messages import Exit, Problem
+from engine.quantize.schemes import FOR_GAUDI, GAUDI
 
 VARIABLES: Mapping[str, str] = {}
 STALE: Mapping[str, str] = {
@@ -94,6 +95,11 @@ def _memory(visible: str | None) -> list[int]:
         if named and size.strip().isdigit():
             found.append(int(size) << 20)
     return found
+
+
+def cannot_serve(scheme: str) -> tuple[str, str] | None:
+    """What Intel Neural Compressor calibrates is read by Gaudi's plugin alone."""
+    return FOR_GAUDI if scheme == GAUDI else None
 
 
 def problems(situation: Situation) -> list[Problem]:

@@ -8,6 +8,7 @@ from engine.decisions import Decision, Situation
 from engine.devices import Detection
 from engine.fit import cards
 from engine.messages import Exit, Problem
+from engine.quantize import gaudi
 
 _BUCKETS = tuple(
     f"VLLM_{phase}_{kind}_BUCKET_{bound}"
@@ -96,8 +97,6 @@ ONLY_VALUES: Mapping[tuple[str, str], str] = {
     ("quantization", "inc"): "use VLLM_QUANTIZATION=fp8 on CUDA; a checkpoint that is quantised already says so itself",
 }
 
-# Where calibration writes, and where containers mount it: its files hold absolute paths.
-_CALIBRATED = Path("/data/inc")
 _ACCEL = Path("/sys/class/accel")
 
 
@@ -130,6 +129,13 @@ def room(situation: Situation) -> int | None:
     return card.memory if card else None
 
 
+def cannot_serve(scheme: str) -> tuple[str, str] | None:
+    """INT8 gains nothing (vllm-gaudi 0.26, ops/hpu_compressed_tensors.py: W8A8Int8_BF16Fallback)."""
+    if scheme != "w8a8":
+        return None
+    return "on Gaudi INT8 weights are turned back into BF16", "use fp8-inc, calibrated for the card, or fp8-dynamic"
+
+
 def problems(situation: Situation) -> list[Problem]:
     """The plugin has no pipeline parallelism."""
     if situation.number("pipeline-parallel-size") == 1:
@@ -153,13 +159,10 @@ def preflight(situation: Situation) -> list[Problem]:
                 Exit.MISSING_PREREQUISITE,
             )
         )
-    if _by_inc(situation) and not os.path.isfile(path := quant_config(situation)):
-        found.append(
-            Problem(
-                f"QUANT_CONFIG: {path} is not there",
-                "calibrate the model for this card first, or set QUANT_CONFIG to the file that calibration wrote",
-            )
-        )
+    if _by_inc(situation):
+        count = situation.number("tensor-parallel-size")
+        if wrong := gaudi.problem(quant_config(situation), _generation(), count):
+            found.append(wrong)
     return found
 
 
@@ -167,14 +170,11 @@ def _by_inc(situation: Situation) -> bool:
     return bool(situation.environ.get("IF_FP8_QUANTIZATION")) or situation.values.get("quantization") == "inc"
 
 
-def quant_config(situation: Situation, calibrated: Path = _CALIBRATED) -> Path:
-    """The calibration's result: QUANT_CONFIG, else /data/inc/<model in lower case>/maxabs_quant_<g2|g3>.json."""
+def quant_config(situation: Situation) -> Path:
+    """The calibration's result: QUANT_CONFIG, else HF_HOME/inc/<model in lower case>/maxabs_quant_<g2|g3>.json."""
     if given := situation.environ.get("QUANT_CONFIG"):
         return Path(given)
-    folder = calibrated / (situation.model or "").rstrip("/").rpartition("/")[2].lower()
-    written = sorted(folder.glob("maxabs_quant_g[23].json"))
-    generation = _generation() or (written[0].stem[-2:] if len(written) == 1 else "g2")
-    return folder / f"maxabs_quant_{generation}.json"
+    return gaudi.quant_config(situation.model or "", situation.environ, _generation())
 
 
 def _generation() -> str | None:
