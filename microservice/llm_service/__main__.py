@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import sys
+from collections import Counter
 
 from llm_service import logs
 from llm_service.app import create_app
@@ -59,9 +60,9 @@ def _listener(settings: Settings) -> socket.socket:
 def _serve(settings: Settings, listener: socket.socket, batch: logs.Batch | None) -> int:
     host, port = listener.getsockname()[:2]
     _log.info("settings", extra={"fields": {"settings": settings.masked()}})
-    drain = Drain()
+    drain, refused = Drain(), Counter[int]()
     server = Server(
-        server_config(create_app(settings, drain, batch), settings),
+        server_config(create_app(settings, drain, batch, refused), settings, refused),
         drain,
         settings.drain_seconds,
     )

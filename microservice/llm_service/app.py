@@ -1,6 +1,7 @@
 """The application: who serves what, and who is told of it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -26,18 +27,23 @@ if TYPE_CHECKING:
     from llm_service.tracing import Tracing
 
 
-def create_app(settings: Settings, drain: Drain | None = None, batch: Batch | None = None) -> Door:
+def create_app(
+    settings: Settings,
+    drain: Drain | None = None,
+    batch: Batch | None = None,
+    refused: Counter[int] | None = None,
+) -> Door:
     """Return the application for these settings; its `app` is FastAPI's part.
 
     Connections are opened when it starts and closed when it stops. Once `drain` has begun, it takes no new requests and
-    says so. `batch` takes the log's lines about requests.
+    says so. `batch` takes the log's lines about requests; `refused` is what the port counts of what never became one.
     """
     pool = Pool(settings)
     drain = drain or Drain()
     tracing = _tracing(settings)
     statistics = Statistics()
     admission = Admission(settings)
-    metrics = Metrics(admission, pool)
+    metrics = Metrics(admission, pool, Counter() if refused is None else refused)
     paths = Paths(settings.open_paths)
     keys = Keys(settings.keys_file) if settings.keys_file else None
 

@@ -7,6 +7,7 @@ that a request costs no timer. Parsing stays llhttp's, which refuses what could 
 
 import asyncio
 import logging
+from collections import Counter
 from math import inf
 from typing import Any, ClassVar
 
@@ -46,6 +47,7 @@ class Front(HttpToolsProtocol):
     head_seconds: ClassVar[float]
     body_seconds: ClassVar[float]
     most_connections: ClassVar[int]
+    refused: ClassVar[Counter[int]]
     sweeping: ClassVar[bool] = False
     scope: Any
 
@@ -193,6 +195,7 @@ class Front(HttpToolsProtocol):
 
     def _refuse(self, status: int, message: str) -> None:
         _log.info("request refused", extra={"fields": {"status": status, "reason": message}})
+        self.refused[status] += 1
         self._deaf = True
         if self._answering():
             if self.cycle.response_started or self.pipeline or not self._in_body:

@@ -17,6 +17,7 @@ from llm_service.admission import Admission
 from llm_service.exchange import CLIENT_LEFT, Exchange
 from llm_service.exposition import Metric, page
 from llm_service.pool import Pool
+from llm_service.refusals import KINDS
 
 MOST_MODELS = 64  # an engine that answers to any name at all must not fill the memory of Prometheus
 OTHER_MODEL = "other"
@@ -81,9 +82,11 @@ _TIMES: tuple[tuple[str, str, Callable[[Times], Histogram]], ...] = (
 class Metrics:
     """Counts requests that have ended; `render` tells of them, and of what is running now."""
 
-    def __init__(self, admission: Admission, pool: Pool) -> None:
+    def __init__(self, admission: Admission, pool: Pool, refused: Counter[int]) -> None:
+        """`refused` is what the port counts of itself, by status: no request ever came of it."""
         self._admission = admission
         self._pool = pool
+        self._refused = refused
         self._models: set[str] = set()
         self._requests: Counter[tuple[str, ...]] = Counter()
         self._aborts: Counter[tuple[str, ...]] = Counter()
@@ -153,6 +156,9 @@ class Metrics:
         cut = "Replies that had begun and did not end as they should, and clients that left."
         yield Metric.counter("berth_aborts", cut, ("reason", *by), self._aborts)
         yield Metric.counter("berth_tokens", "Tokens, as the engine counted them.", ("kind", *by), self._tokens)
+        refused: dict[tuple[str, ...], float] = {(str(status),): self._refused[status] for status in KINDS}
+        at_port = "What the port refused before it was a request."
+        yield Metric.counter("berth_port_refusals", at_port, ("status",), refused)
         yield Metric.counter("berth_retries", "Requests that were sent again.", (), {(): self._retries})
 
     def _histograms(self) -> Iterator[Metric]:

@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 from llm_service.errors import RETRY_AFTER_SECONDS, Overloaded, RequestTimeout, envelope
 
-_KINDS = {
+KINDS = {
     400: "BadRequestError",
     408: RequestTimeout.kind,
     414: "RequestTargetTooLongError",
@@ -15,7 +15,7 @@ _KINDS = {
 
 def refusal(status: int, message: str) -> bytes:
     """Return a whole reply with one sentence, after which the connection closes."""
-    body = envelope(status, _KINDS[status], message)
+    body = envelope(status, KINDS[status], message)
     lines = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
         "content-type: application/json",

@@ -1,6 +1,7 @@
 """How uvicorn serves the application: with our limits at the port, TLS if asked for, and headers for browsers."""
 
 import ssl
+from collections import Counter
 from pathlib import Path
 
 import uvicorn
@@ -16,12 +17,15 @@ from llm_service.tls import Certificate
 _FOR_BROWSERS = [("x-content-type-options", "nosniff"), ("x-frame-options", "DENY")]
 
 
-def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
-    """Return how uvicorn serves this application. Raises CertificateError when its certificate cannot be used."""
+def server_config(app: ASGIApp, settings: Settings, refused: Counter[int]) -> uvicorn.Config:
+    """Return how uvicorn serves this application; what the port refuses is counted in `refused`, by its status.
+
+    Raises CertificateError when its certificate cannot be used.
+    """
     context = _context(settings.tls_cert_file, settings.tls_key_file)
     return uvicorn.Config(
         allowing(app, settings.cors_origins),
-        http=_front(settings),
+        http=_front(settings, refused),
         ws="none",
         lifespan="on",
         headers=_FOR_BROWSERS,
@@ -37,8 +41,9 @@ def _context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | Non
     return None if certificate is None or key is None else Certificate(certificate, key).context
 
 
-def _front(settings: Settings) -> type[Front]:
+def _front(settings: Settings, counter: Counter[int]) -> type[Front]:
     class Configured(Front):
+        refused = counter
         head_seconds = settings.header_seconds
         body_seconds = settings.body_seconds
         most_connections = most_connections()

@@ -5,6 +5,7 @@ import json
 import signal
 import socket
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ class Running:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        drain = Drain()
-        config = server_config(create_app(settings, drain), settings)
+        drain, refused = Drain(), Counter[int]()
+        config = server_config(create_app(settings, drain, None, refused), settings, refused)
         self.server = Server(config, drain, settings.drain_seconds)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()

@@ -6,12 +6,13 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from llm_service import metrics
+from llm_service import front, metrics
 from llm_service.exchange import Exchange
 from llm_service.metrics import Metrics
 from llm_service.relay import Phase
 from tests.support.waiting import wait_until
 from tests.unit.service.door import OPENAI_BODY
+from tests.unit.service.raw import Raw
 
 CHAT = {"route": "/v1/chat/completions", "dialect": "openai", "model": "m", "key": "alice", "status": 200}
 
@@ -19,7 +20,7 @@ CHAT = {"route": "/v1/chat/completions", "dialect": "openai", "model": "m", "key
 def made() -> Metrics:
     pool = SimpleNamespace(phases=lambda: Counter({Phase.READY: 2, Phase.FAILED: 1}))
     admission: Any = SimpleNamespace(in_flight=3, queued=1)
-    return Metrics(admission, pool)  # type: ignore[arg-type]
+    return Metrics(admission, pool, Counter())  # type: ignore[arg-type]
 
 
 def exchange(**known: Any) -> Exchange:
@@ -154,3 +155,37 @@ def test_an_engine_lost_in_mid_stream_and_a_client_that_left_are_counted(open_do
         ("EngineError", "openai", "stub-model", ""): 1,
         ("client gone", "openai", "stub-model", ""): 1,
     }
+
+
+def test_what_the_port_refuses_is_counted_by_status_and_is_no_request(open_door: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(front, "SWEEP_SECONDS", 0.02)
+    door = open_door(LLM_HEADER_TIMEOUT_SECONDS="0.2")
+    head = b"GET /health HTTP/1.1\r\nHost: x\r\n"
+    long, many = b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n", head + b"X-A: b\r\n" * 200 + b"\r\n"
+    for sent, status in ((b"garbage\r\n\r\n", 400), (head, 408), (long, 414), (many, 431), (many, 431)):
+        with Raw(door, sent) as client:
+            assert client.reply().status == status
+    door.service.server.config.http_protocol_class.most_connections = 0
+    with Raw(door) as client:
+        assert client.reply().status == 503
+    door.service.server.config.http_protocol_class.most_connections = 9
+    seen = parsed(door.client.get("/metrics").text)
+    by_status = {("400",): 1, ("408",): 1, ("414",): 1, ("431",): 2, ("503",): 1}
+    assert seen["berth_port_refusals_total"] == by_status
+    assert "berth_requests_total" not in seen
+
+
+def test_a_body_that_is_refused_is_a_request_with_its_route(open_door: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(front, "SWEEP_SECONDS", 0.02)
+    door = open_door(LLM_BODY_TIMEOUT_SECONDS="0.2", LLM_MAX_BODY_MIB="1")
+    for length, status in ((b"1048577", 413), (b"9", 408)):
+        with Raw(
+            door, b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " + length + b"\r\n\r\n"
+        ) as one:
+            assert one.reply().status == status
+    seen = parsed(door.client.get("/metrics").text)
+    assert {(labels[0], labels[-1]) for labels in seen["berth_requests_total"]} == {
+        ("/v1/chat/completions", "413"),
+        ("/v1/chat/completions", "408"),
+    }
+    assert set(seen["berth_port_refusals_total"].values()) == {0}
