@@ -25,7 +25,7 @@ from berth.options import (
     request,
 )
 from berth.output import commands, show, table
-from berth.verbs import batch, cluster, fit, fleet, keys, planning, sif, tunnels
+from berth.verbs import batch, cluster, fit, fleet, keys, models, planning, quantize, sif, tunnels
 
 app = typer.Typer(
     name="berth",
@@ -224,5 +224,5 @@ def chat(
     talking.run(question, url, system, max_tokens, as_json, key_file)
 
 
-for verbs in (planning, fit, batch, keys, cluster, tunnels, fleet, sif):
+for verbs in (planning, fit, models, batch, quantize, keys, cluster, tunnels, fleet, sif):
     app.add_typer(verbs.app)

@@ -31,21 +31,38 @@ def cost(
         typer.echo(note, err=True)
 
 
-@app.command(epilog=examples("berth gc", "berth gc --older-than 1d --yes"))
+@app.command(epilog=examples("berth gc", "berth gc --older-than 1d --yes", "berth gc --models --in /projects/models"))
 def gc(
-    older_than: Annotated[str, typer.Option(metavar="TIME", help="Runs and deployments unchanged for longer.")] = "7d",
+    older_than: Annotated[
+        str, typer.Option(metavar="TIME", help="What is unchanged, and of models unread, for longer.")
+    ] = "7d",
     yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed.")] = False,
+    of_models: Annotated[
+        bool, typer.Option("--models", help="Of models instead: downloads given up, and commits that were replaced.")
+    ] = False,
+    home: Annotated[
+        Path | None,
+        typer.Option("--in", metavar="DIR", help="With --models: where they are kept; HF_HOME unless given."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List only, as without --yes.")] = False,
     site: Site = None,
     as_json: Json = False,
 ) -> None:
     """List what ended jobs left behind; delete it with --yes. Models and compiled code are kept.
 
     Old runs and their logs, endpoint files of dead jobs, connections to jobs that are gone, images half made.
+    With --models: what is left in a folder of models. The commit that a branch means is kept, however old.
     """
     from berth.slurm import api
     from berth.slurm import gc as leftovers
 
-    swept = api.gc(older_than, delete=yes, site=site)
+    yes = yes and not dry_run
+    if of_models:
+        from berth.models import inventory
+
+        swept = inventory.gc(home, older_than, delete=yes)
+    else:
+        swept = api.gc(older_than, delete=yes, site=site)
     if as_json:
         show(swept.facts())
         return
@@ -53,7 +70,8 @@ def gc(
     for note in swept.notes:
         typer.echo(note, err=True)
     count = f"{len(swept.found)} leftover{'' if len(swept.found) == 1 else 's'}, {leftovers.size(swept.bytes)}"
-    hint = "" if yes or not swept.found else "; delete with: scripts/berth gc --yes"
+    same = f"scripts/berth gc{' --models' if of_models else ''}{f' --in {home}' if home else ''} --yes"
+    hint = "" if yes or not swept.found else f"; delete with: {same}"
     typer.echo(f"{count}{' deleted' if yes and swept.found else ''}{hint}", err=True)
 
 
