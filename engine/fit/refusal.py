@@ -32,6 +32,7 @@ class _Case:
     card: Card
     wish: Wish
     context: int | None  # None: vLLM is to find the longest
+    careful: bool = False  # keep back what vLLM needs beside them by estimate, too: for what is advised
 
     def layout(self, tensor: int | None = None) -> Layout:
         wide = tensor or self.wish.tensor or 1
@@ -40,6 +41,8 @@ class _Case:
     def left(self, layout: Layout) -> int:
         """Bytes for the cache on one card."""
         left = self.card.memory - layout.weights
+        if self.careful and self.card.device != "cpu":  # there it is kept back already
+            left -= layout.reserve
         return left if self.wish.cache_bytes is None else min(left, self.wish.cache_bytes)
 
     def holds(self, layout: Layout) -> bool:
@@ -147,6 +150,7 @@ def _refusal(case: _Case, layout: Layout, visible: int | None, device: str) -> P
 
 def _ways(case: _Case, layout: Layout, visible: int | None, device: str) -> Iterator[str]:
     """Settings that make it fit, each by itself, the ones that cost least first."""
+    case = replace(case, careful=True)
     longest = layout.cache.longest(case.left(layout), case.context or 0) // 16 * 16
     if case.context is not None and longest >= 256:
         yield f"set VLLM_MAX_MODEL_LEN={longest}"
