@@ -123,7 +123,7 @@ def wish(
     """What is asked for, without a layout; and the layout that the settings name, if they name one."""
     said = wishes.of(values, environ)
     layout = (said.tensor or 1, said.pipeline or 1) if said.tensor or said.pipeline else None
-    asked = replace(said, tensor=None, pipeline=None, cache_bytes=None, concurrency=concurrency)
+    asked = replace(said, tensor=None, pipeline=None, concurrency=concurrency)
     return (replace(asked, context=context) if context else asked), layout
 
 

@@ -36,6 +36,8 @@ def rows(model: Model, plan: Plan, rate: float | None, said: tuple[int, int] | N
         found.append(
             ("then", f"{plan.tokens:,} tokens of KV cache: {requests:.1f} requests of {plan.context:,} tokens")
         )
+    if shape.longest and plan.context > shape.longest:
+        found.append(("but", f"the model was made for {shape.longest:,} tokens, and vLLM refuses longer requests"))
     if said and plan.layout and said != (plan.layout.tensor, plan.layout.pipeline):
         found.append(("settings say", f"tensor parallel {said[0]} x pipeline parallel {said[1]}"))
     processes, cached = plan.host_memory
@@ -137,6 +139,8 @@ def gib(count: int) -> str:
 
 
 def _time(seconds: float) -> str:
+    if seconds < 1:
+        return "under 1 s"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 

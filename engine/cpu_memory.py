@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from engine.fit import cache
+from engine.fit.shape import Shape, Unreadable, computing_in
 from engine.model import ModelFiles
 
 GIB = 1 << 30
@@ -18,7 +20,9 @@ class Memory:
     limited: bool  # by a control group, so that nobody else wants what is under the limit
 
 
-def kv_cache(memory: Memory, model: ModelFiles | None, tokens: int | None, sequences: int) -> tuple[int, str]:
+def kv_cache(
+    memory: Memory, model: ModelFiles | None, tokens: int | None, sequences: int, dtype: str = "auto"
+) -> tuple[int, str]:
     """Return bytes for the KV cache and the reason, for a log line. `tokens` is the longest request, if known.
 
     Weights and 2 GiB stay free; never more than all requests together can use; on a machine without a memory limit
@@ -32,10 +36,19 @@ def kv_cache(memory: Memory, model: ModelFiles | None, tokens: int | None, seque
     why = f"{gib(memory.available)} GiB free, less {gib(weights)} for weights and {gib(HEADROOM)} for the rest"
     if not memory.limited and room > memory.available // 2:
         room, why = memory.available // 2, "half of the free memory: no memory limit, so others live here too"
-    each, length = model.kv_bytes_per_token(), tokens or model.longest()
-    if each and length and (useful := max(SMALLEST, each * length * sequences)) < room:
+    known = model.shape()
+    length = tokens or (known.longest if known else None)
+    if known and length and (useful := max(SMALLEST, _useful(known, length, sequences, dtype))) < room:
         room, why = useful, f"all that {sequences} requests of {length} tokens can use"
     return max(SMALLEST, room), why
+
+
+def _useful(model: Shape, tokens: int, sequences: int, dtype: str) -> int:
+    """Bytes that so many requests can use at most."""
+    try:
+        return cache.of(computing_in(model, dtype), device="cpu").needed(tokens, sequences)
+    except Unreadable:
+        return 1 << 62
 
 
 def gib(count: int) -> str:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.fit import shape
+from engine.fit.shape import Shape
+
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")  # in vLLM's order: the first kind that is there is loaded
 
 
@@ -31,20 +34,11 @@ class ModelFiles:
             return {}
         return config if isinstance(config, dict) else {}
 
-    def config(self) -> Mapping[str, Any]:
-        """The text model's part of config.json; empty where it cannot be read."""
-        config = self.whole_config()
-        inner = config.get("text_config")
-        return inner if isinstance(inner, dict) else config
-
-    def kv_bytes_per_token(self) -> int | None:
-        """Bytes that one token takes in a 16-bit KV cache; None for a model that does not say it the usual way."""
-        config = self.config()
+    def shape(self) -> Shape | None:
+        """Layers, heads and what else decides sizes; None for a model that is not known well enough."""
         try:
-            heads = int(config.get("num_key_value_heads") or config["num_attention_heads"])
-            size = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
-            return 2 * int(config["num_hidden_layers"]) * heads * size * 2
-        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            return shape.read(self.whole_config())
+        except shape.Unreadable:
             return None
 
     def weight_bits(self) -> int | None:
@@ -60,11 +54,6 @@ class ModelFiles:
         )
         bits = [said.get("bits"), *(each.get("num_bits") for each in weights if isinstance(each, dict))]
         return min((each for each in bits if isinstance(each, int)), default=None)
-
-    def longest(self) -> int | None:
-        """The context length that the model was made for, in tokens."""
-        length = self.config().get("max_position_embeddings")
-        return length if isinstance(length, int) else None
 
 
 def is_path(model: str) -> bool:

@@ -156,7 +156,7 @@ def _kv_cache(situation: Situation) -> list[Decision]:
     sequences = situation.number("max-num-seqs", cpu_memory.DEFAULT_SEQUENCES * workers)
     tokens = situation.number("max-model-len", 0) or None
     memory = cpu_memory.Memory(available, host.memory_limit() is not None)
-    size, why = cpu_memory.kv_cache(memory, _files(situation), tokens, sequences)
+    size, why = cpu_memory.kv_cache(memory, _files(situation), tokens, sequences, situation.values.get("dtype", "auto"))
     each = str(size // workers)
     return [Decision(f"--kv-cache-memory-bytes {each}", why, args=("--kv-cache-memory-bytes", each))]
 

@@ -47,6 +47,7 @@ class Layout:
     weights: int
     reserve: int
     cache: Cache
+    cap: int | None = None  # bytes that a setting gives the cache
 
     @property
     def cards(self) -> int:
@@ -56,7 +57,8 @@ class Layout:
     @property
     def room(self) -> int:
         """Bytes of one card that are left for the KV cache; negative where the weights alone do not fit."""
-        return self.usable - self.weights - self.reserve
+        left = self.usable - self.weights - self.reserve
+        return left if self.cap is None else min(left, self.cap)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,11 @@ class Plan:
     @property
     def tokens(self) -> int:
         """Tokens that the cache holds, as vLLM reports it."""
-        return max(0, self.tried.cache.capacity(self.tried.room, self.context)) if self.tried.room > 0 else 0
+        room = max(0, self.tried.room)
+        if self.card.device == CPU and self.wish.cache_bytes is None:  # the launcher takes no more than is of use
+            requests = max(self.wish.concurrency, self.wish.sequences or cpu_memory.DEFAULT_SEQUENCES)
+            room = min(room, self.tried.cache.needed(self.context, requests))
+        return self.tried.cache.capacity(room, self.context)
 
     @property
     def longest(self) -> int:
@@ -152,7 +158,8 @@ def _layout(shape: Shape, weights: int, card: Card, wish: Wish, tensor: int, pip
     if card.device == "hpu":  # the plugin takes the share of what the weights leave
         usable = share + int((card.memory - share) * wish.utilization)
     reserve = _reserve(shape, card, wish, tensor)
-    return Layout(tensor, pipeline, usable, share, reserve, _cache(shape, card, wish, tensor, pipeline))
+    kept = _cache(shape, card, wish, tensor, pipeline)
+    return Layout(tensor, pipeline, usable, share, reserve, kept, wish.cache_bytes)
 
 
 def _unevenness(shape: Shape, pipeline: int) -> float:

@@ -89,6 +89,8 @@ def test_the_built_in_model_fits_on_this_machine(plan) -> None:  # type: ignore[
     code, out, _ = plan("demo", "--gpu", "cpu")
     assert code == 0
     assert "fits into this machine's memory" in out
+    assert "but\t" not in out
+    assert "made for 2,048 tokens" in plan("demo", "--gpu", "cpu", "--context", "4096")[1]
 
 
 @pytest.mark.parametrize(

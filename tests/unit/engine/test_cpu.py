@@ -9,6 +9,7 @@ from engine import host
 from engine.cpu_memory import GIB, HEADROOM, SMALLEST, Memory, kv_cache
 from engine.decisions import Decision, Situation
 from engine.devices import cpu
+from engine.fit import cache
 from engine.model import ModelFiles, find, is_path
 
 CONFIG = {
@@ -41,7 +42,16 @@ def test_on_a_shared_machine_never_more_than_half_of_what_is_free(tmp_path: Path
 
 def test_never_more_than_the_requests_can_use(tmp_path: Path) -> None:
     size, _ = kv_cache(Memory(1024 * GIB, limited=True), model(tmp_path, 16 * GIB), 4096, 16)
-    assert size == 16 * 4096 * 2 * 32 * 8 * 128 * 2
+    blocks = 16 * 4096 // 128 + 1  # vLLM keeps one for itself
+    assert size == blocks * 128 * 2 * 32 * 8 * 128 * 2
+
+
+def test_a_single_request_of_full_length_fits_into_the_cache_that_is_made_for_it(tmp_path: Path) -> None:
+    found = model(tmp_path, GIB)
+    size, _ = kv_cache(Memory(1024 * GIB, limited=True), found, None, 1)
+    known = found.shape()
+    assert known is not None
+    assert cache.of(known, device="cpu").needed(131072, 1) <= size
 
 
 def test_a_small_machine_still_gets_a_cache(tmp_path: Path) -> None:
@@ -55,7 +65,7 @@ def test_an_unknown_model_gets_a_quarter() -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"text_config": 3}', '{"num_attention_heads": 0}'])
 def test_a_strange_config_tells_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
-    assert ModelFiles(tmp_path).kv_bytes_per_token() is None
+    assert ModelFiles(tmp_path).shape() is None
     assert ModelFiles(tmp_path).weights() is None
 
 
