@@ -51,6 +51,7 @@ def measure(model: str, to: Path, data: Path, cards: int, number: int, batch: in
         # The scripts tidy up after themselves where their path ends so.
         place = Path(scratch, "vllm-gaudi", "calibration")
         shutil.copytree(scripts, place)
+        place.chmod(0o755)
         dataset, limit = _dataset(data, number, Path(scratch))
         words = ["-m", model, "-d", str(dataset), "-o", str(to.parent), "-b", str(batch), "-t", str(cards), *limit]
         say(f"calibrating on {cards} cards, into {to}: this loads the model several times")
