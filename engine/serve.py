@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from engine import announce, arguments, catalog, credentials, devices, names, preflight, settings, writable
+from engine import announce, arguments, catalog, credentials, devices, names, packed, preflight, settings, writable
 from engine.decisions import Decision, Situation
 from engine.fit import refusal
 from engine.messages import Exit, Problem, complain, mask, say
@@ -47,6 +47,10 @@ def launch(args: Sequence[str], environ: Mapping[str, str], started_by: Callable
     places, problems = _settle(environ, reading)
     secrets += credentials.of(places)
     ready = replace_environ(reading, places)
+    try:
+        ready = _unpacked(ready, mode, secrets)
+    except packed.BadPack as error:
+        return _refuse([error.problem], secrets)
     given = arguments.with_config_file(arguments.values([*ready.args(), *args], known))
     situation = Situation(ready.environ, given, settings.model_path(ready.model))
     problems += preflight.check(situation, known.device)
@@ -61,6 +65,20 @@ def launch(args: Sequence[str], environ: Mapping[str, str], started_by: Callable
     if mode is None:
         announce.begin(command.environ)
     return _become(started_by(command.argv), command.environ, environ, secrets, mode)
+
+
+def _unpacked(reading: settings.Reading, mode: str | None, secrets: Sequence[str]) -> settings.Reading:
+    """The same reading with the folder of a model that comes packed. Raises BadPack."""
+    name = reading.model or ""
+    if mode is not None and packed.is_packed(name):
+        say(f"would unpack {name}", secrets)
+        return reading
+    found = packed.unpack(name, reading.environ, lambda text: say(text, secrets))
+    if found is None:
+        return reading
+    served = {"served-model-name": ["--served-model-name", found.name]} if found.name else {}
+    say(f"serving {found.folder}" + (f" as {found.name}" if found.name else ""), secrets)
+    return replace(reading, model=str(found.folder), words={**served, **reading.words})
 
 
 def _catalog(environ: Mapping[str, str]) -> catalog.Catalog:

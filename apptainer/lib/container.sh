@@ -59,7 +59,11 @@ container_shared_binds() {
     printf '%s\n' "$models_dir:/cache/huggingface$options" "$cache_dir:/cache/vllm"
     while read -r path; do
         _bindable "$path"
-        printf '%s\n' "$path:$path:ro"
+        case $path in
+        # A model in one file: mounted, it is a folder of the file's name, and the setting holds inside, too.
+        *.squashfs | *.sqfs) printf '%s\n' "$path:$path:image-src=/" ;;
+        *) printf '%s\n' "$path:$path:ro" ;;
+        esac
     done < <(model_paths)
     tr ',' '\n' <<<"${site[SITE_BIND]:-}"
 }

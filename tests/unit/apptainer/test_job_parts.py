@@ -257,6 +257,19 @@ def test_a_snapshot_of_the_hub_is_shown_with_the_files_that_it_links_to(tmp_path
     assert bash(script, parts=["lib/models"]).stdout == f"{tmp_path}/hub/models--org--small\n"
 
 
+def test_a_squashfs_image_of_a_model_is_mounted_under_its_own_name(tmp_path: Path) -> None:
+    image, tar = tmp_path / "model.squashfs", tmp_path / "model.tar"
+    image.touch()
+    tar.touch()
+    script = (
+        f"declare -A settings=([LLM_VLLM_MODEL_NAME]='{image}' [VLLM_TOKENIZER]='{tar}') site=();"
+        f"models_dir={tmp_path} cache_dir={tmp_path} run_dir={tmp_path}; container_shared_binds"
+    )
+    lines = bash(script, parts=["lib/messages", "lib/models", "lib/container"]).stdout.splitlines()
+    assert f"{image}:{image}:image-src=/" in lines
+    assert f"{tar}:{tar}:ro" in lines
+
+
 def test_a_name_that_no_site_file_has_is_refused(tmp_path: Path) -> None:
     (tmp_path / "site.env").write_text("SITE_SCRATCH=/x\nSITE_PARTITON=gpu\n")
     done = bash('read_site "$1"', tmp_path / "site.env", parts=["lib/messages", "lib/envfile", "lib/site"])
