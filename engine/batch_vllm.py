@@ -110,7 +110,7 @@ class Batch:
             await self._ask(engine, own)
             entry = entry_of(line, json.loads(self._outputs.pop(key).model_dump_json()))
         except ValueError as error:  # pydantic's: what the engine says of a request is an answer
-            entry = refusal(line, text, str(error))
+            entry = refusal(line, text, _in_short(error))
         finally:
             del self._texts[key]
         if entry.failed and getattr(engine, "errored", False):
@@ -136,6 +136,13 @@ def entry_of(line: int, output: dict[str, Any]) -> Entry:
         told = error if isinstance(error, dict) else {"error": {"message": str(error), "code": BAD_REQUEST}}
         output = {**output, "response": {**response, "body": told}, "error": None}
     return Entry(line, failed, output)
+
+
+def _in_short(error: ValueError) -> str:
+    """The first things that pydantic found; for a body that fits no form at all it lists dozens."""
+    found = error.errors()[:3] if hasattr(error, "errors") else []
+    told = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found]
+    return "; ".join(told) or str(error)
 
 
 def refusal(line: int, text: str, why: str) -> Entry:

@@ -6,6 +6,9 @@ from typing import Any
 
 from engine.journal import Entry
 
+# What vLLM's offline engine answers (0.32); it has no plain completions.
+_ENDPOINTS = ("/chat/completions", "/embeddings", "/score", "/rerank", "/audio/transcriptions", "/audio/translations")
+
 
 def complaints(lines: Iterator[tuple[int, bytes]]) -> Iterator[Entry]:
     """An entry for each line that cannot be asked: what it lacks. Lines are numbered from 0, in messages from 1."""
@@ -35,8 +38,8 @@ def _read(raw: bytes) -> tuple[dict[str, Any], str]:
         return request, "custom_id is missing, or is no string"
     if request.get("method") != "POST":
         return request, 'method is not "POST"'
-    if not isinstance(request.get("url"), str) or not request["url"].startswith("/"):
-        return request, 'url is missing, or no path such as "/v1/chat/completions"'
+    if not isinstance(request.get("url"), str) or not request["url"].endswith(_ENDPOINTS):
+        return request, f"url is not /v1 and one of {', '.join(_ENDPOINTS)}"
     if not isinstance(request.get("body"), dict):
         return request, "body is missing, or is no object"
     return request, ""

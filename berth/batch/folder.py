@@ -18,6 +18,7 @@ from berth.batch import asked
 from berth.errors import Exit, failed
 from berth.paths import shown
 from engine import journal
+from engine.messages import one_line
 
 REFUSED = "refused"  # the journal of lines that never reach the engine
 _MANIFEST = "manifest.json"
@@ -26,10 +27,15 @@ _COPY_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Manifest:
-    """What the folder is for. `answered` and `failed` are counted at the end; `jobs` and `place` are Slurm's."""
+    """What the folder is for.
+
+    `refused` counts lines that never reach the engine, `answered` and `failed` are counted at the end; `jobs` and
+    `place` are Slurm's.
+    """
 
     sha256: str
     requests: int
+    refused: int
     model: str
     device: str
     complete: bool = False
@@ -110,7 +116,7 @@ class Batch:
 
     def preview(self, model: str, device: str) -> Manifest:
         """What `open` would find or make, as far as a dry run needs it."""
-        return self.manifest() or Manifest(_digest(self.input), 0, model, device)
+        return self.manifest() or Manifest(_digest(self.input), 0, 0, model, device)
 
     def _must_be_free(self) -> None:
         for path in (self.output, self.errors):
@@ -121,21 +127,24 @@ class Batch:
         for path in self.folder.glob("answers-*.jsonl"):
             path.unlink()
         _copy(self.input, self.folder / journal.INPUT)
-        self._refuse()
+        refused = self._refuse()
         found = sum(1 for _ in journal.requests(self.folder))
         if not found:
             raise failed(f"{shown(self.input)} holds no requests", "one JSON object a line", Exit.BAD_SETTING)
-        manifest = Manifest(digest, found, model, device)
+        manifest = Manifest(digest, found, refused, model, device)
         self.save(manifest)
         return manifest
 
-    def _refuse(self) -> None:
+    def _refuse(self) -> int:
+        """Write down what is wrong with lines that cannot be asked; return how many there are."""
+        count = 0
         with open(self.folder / journal.INPUT, "rb") as file:
             lines = ((number, raw) for number, raw in enumerate(file) if raw.strip())
-            writer = None
+            writer = journal.Writer(journal.journal(self.folder, REFUSED))
             for entry in asked.complaints(lines):
-                writer = writer or journal.Writer(journal.journal(self.folder, REFUSED))
                 writer.add(entry)
+                count += 1
+        return count
 
     def finish(self, manifest: Manifest) -> Outcome:
         """Write the answers in the order of the requests, and those that failed to a file of their own."""
@@ -165,7 +174,7 @@ class Batch:
 
 def _reason(output: dict[str, Any]) -> str:
     try:
-        return str(output["response"]["body"]["error"]["message"])[:300]
+        return one_line(str(output["response"]["body"]["error"]["message"]))[:300]
     except (KeyError, TypeError):
         return "no reason was given"
 

@@ -85,7 +85,9 @@ def run(batch: Batch, deployment: Deployment, runtime: Runtime, progress: Progre
             progress.say("every request is done already")
             return Result(batch, Outcome(manifest.answered, manifest.failed))
         done = len(_places(batch))
-        if done:
+        if manifest.refused:
+            progress.say(f"{manifest.refused:,} of {manifest.requests:,} lines cannot be asked: {shown(batch.errors)}")
+        if done > manifest.refused:
             progress.say(f"{done:,} of {manifest.requests:,} are done; going on")
         jobs = _answer(batch, manifest, deployment, runtime, progress) if done < manifest.requests else None
         if (missing := manifest.requests - len(_places(batch))) > 0:
