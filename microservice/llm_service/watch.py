@@ -37,6 +37,7 @@ class Watch:
     _commented_at = -inf
     _speaking: asyncio.Task[None] | None = None
     _leaving: asyncio.Task[None] | None = None
+    _ended = False
     _why: Exception | None = None
 
     def __init__(self, receive: Receive, writer: Writer, settings: Settings) -> None:
@@ -72,17 +73,23 @@ class Watch:
 
     def explain(self) -> None:
         """Raise ClientGone or EngineTimeout when the cancellation was this watch's doing."""
-        if self._why is not None:
-            self._task.uncancel()
-            raise self._why from None
+        why, self._why = self._why, None
+        if why is None:
+            return
+        self._task.uncancel()
+        try:
+            raise why from None
+        finally:
+            del why  # it holds this frame
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Watch no longer, and hold nothing that holds this watch: else each stream is left to Python's collector."""
         self._timer.cancel()
-        if self._leaving is not None:
-            self._leaving.cancel()
-        if self._speaking is not None:
-            self._speaking.cancel()
+        del self._timer
+        for task in (self._leaving, self._speaking):
+            if task is not None:
+                task.cancel()
+        self._leaving = self._speaking = None
 
     def _look(self) -> None:
         if self._leaving is None:
@@ -121,6 +128,7 @@ class Watch:
         self._end(ClientGone())
 
     def _end(self, why: Exception) -> None:
-        if self._why is None:
+        if not self._ended:
+            self._ended = True
             self._why = why
             self._task.cancel()

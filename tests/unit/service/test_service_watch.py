@@ -1,5 +1,6 @@
 """Limits on time, comments in a long silence, and clients that leave: what is watched while a request runs."""
 
+import gc
 import json
 import socket
 import threading
@@ -10,6 +11,7 @@ from typing import Any
 import openai
 import pytest
 
+from llm_service.watch import NOTICE_SECONDS, Watch
 from tests.support.stub_engine import StubEngine
 from tests.support.waiting import wait_until
 from tests.unit.service.door import CHAT, OPEA_BODY, OPENAI_BODY, Door
@@ -160,3 +162,24 @@ def test_a_client_that_leaves_ends_the_work_on_every_path(open_door: OpenDoor, p
         client.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(raw)}\r\n\r\n".encode() + raw)
         wait_until(lambda: engine.chats, 20, "the engine gets the request", interval=0.005)
     wait_until(lambda: engine.chats[-1].client_left, 10, "the engine sees the connection close", interval=0.005)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_stream_leaves_nothing_to_the_garbage_collector(door: Door, leaves: bool) -> None:
+    door.engine.knobs.piece_seconds = 2 * NOTICE_SECONDS
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        with door.client.stream("POST", CHAT, json=STREAM) as reply:
+            lines = reply.iter_lines()
+            next(lines)
+            if not leaves:
+                assert list(lines)[-2] == "data: [DONE]"
+        wait_until(lambda: not door.service.server.server_state.tasks, 10, "the request's end")
+        gc.collect()
+        assert not [one for one in gc.garbage if isinstance(one, Watch)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
