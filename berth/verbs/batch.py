@@ -49,3 +49,27 @@ def batch(
         result = work.run(asked, deployment, chosen, progress)
     show(result.facts()) if as_json else print(result.words())
     raise typer.Exit(Exit.FAILED if result.outcome.failed else Exit.OK)
+
+
+@app.command(
+    epilog=examples("berth warm --env env/cuda.env --env env/models/qwen3-8b.env", "berth warm --runtime native --json")
+)
+def warm(
+    env: Env = None,
+    device: Device = None,
+    runtime: RuntimeName = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Start the engine once and end it, so that the model and the compiled code are in the caches before `up`."""
+    from berth.batch import warming, work
+    from berth.progress import Progress
+    from berth.runtimes import NOTHING
+
+    with Progress() as progress:
+        deployment, chosen = work.plan(env or [], device, runtime, progress, NOTHING)
+        if dry_run:
+            commands([warming.command(deployment, chosen)], as_json)
+            return
+        warmed = warming.warm(deployment, chosen, progress)
+    show(warmed.facts()) if as_json else print(f"{warmed.model} is warm on {warmed.device} ({warmed.seconds:.0f} s)")
