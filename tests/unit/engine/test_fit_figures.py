@@ -7,7 +7,7 @@ import pytest
 from engine.fit import GB, GIB, estimate, plan, shape
 from engine.fit.cards import find
 from engine.fit.plan import Plan, Wish
-from tests.unit.engine.fitting import LLAMA_2_70B, LLAMA_8B, LLAMA_70B, LLAMA_405B
+from tests.unit.engine.fitting import DEEPSEEK_R1, LLAMA_2_70B, LLAMA_8B, LLAMA_70B, LLAMA_405B, MIXTRAL, QWEN3_8B
 
 # Llama 3.1 405B as it was first published, each key head stored twice.
 LLAMA_405B_FIRST = {**LLAMA_405B, "num_key_value_heads": 16}
@@ -26,10 +26,18 @@ def planned(config: dict[str, Any], card: str, **wish: Any) -> Plan:
         (LLAMA_70B, 70_553_706_496),
         (LLAMA_405B, 405_853_388_800),
         (LLAMA_2_70B, 68_976_648_192),
+        (MIXTRAL, 46_702_792_704),
+        (QWEN3_8B, 8_190_735_360),
     ],
 )
 def test_parameters_are_counted_as_published(config: dict[str, Any], parameters: int) -> None:
     assert sum(estimate.parameters(shape.read(config))) == parameters
+
+
+def test_deepseek_r1_has_671_billion_parameters_and_69_kib_of_cache_a_token() -> None:
+    made = planned(DEEPSEEK_R1, "h200")
+    assert sum(estimate.parameters(made.shape)) == pytest.approx(671.03e9, rel=0.0005)
+    assert made.token == 61 * (512 + 64) * 2
 
 
 def test_llama_70b_at_128k_on_h100() -> None:
@@ -100,6 +108,11 @@ def test_an_8_bit_cache_holds_twice_the_tokens() -> None:
 @pytest.mark.parametrize(("tensor", "yes"), [(1, True), (2, True), (3, False), (6, False), (8, True), (16, True)])
 def test_tensor_parallel_divides_the_heads(tensor: int, yes: bool) -> None:
     assert plan.divides(shape.read(LLAMA_70B), tensor) is yes
+
+
+def test_key_heads_are_divided_or_copied_evenly() -> None:
+    forty = shape.read({**LLAMA_70B, "num_attention_heads": 40})  # and 8 of keys: 5 cards share neither way
+    assert [width for width in range(1, 9) if plan.divides(forty, width)] == [1, 2, 4, 8]
 
 
 def test_a_card_that_nobody_knows_is_refused_with_the_nearest_name() -> None:

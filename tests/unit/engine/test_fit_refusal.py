@@ -83,6 +83,8 @@ def test_a_gpu_is_told_more_cards_a_shorter_length_or_a_smaller_cache(tmp_path: 
     assert not found(model, "cuda", tensor_parallel_size="2")
     length = problem.hint.partition("VLLM_MAX_MODEL_LEN=")[2].partition(";")[0]
     assert not found(model, "cuda", max_model_len=length)
+    spare = 24 * GIB * 0.92 - 2 * WEIGHTS_8B - int(length) * 131072  # what is advised leaves room for the rest
+    assert spare > GIB
     (problem,) = found(model, "cuda", max_model_len="80000")
     assert "set VLLM_KV_CACHE_DTYPE=fp8" in problem.hint
     assert not found(model, "cuda", max_model_len="80000", kv_cache_dtype="fp8")
