@@ -16,7 +16,11 @@ from tests.support.compose import ROOT, Project, device_files, model_files, need
 Rendered = Callable[..., Project]
 COMPOSE = ROOT / "compose"
 KEYS = "/run/llm_api_keys"
-OVERLAYS = sorted(path.name for path in COMPOSE.glob("*.yaml") if path.stem not in ("base", "settings"))
+# Each file of this machine that the service reads, by its setting.
+FILES = {"LLM_API_KEYS_FILE": KEYS, "LLM_TLS_CERT_FILE": "/run/llm_tls_cert", "LLM_TLS_KEY_FILE": "/run/llm_tls_key"}
+# Not those that give the engine another program, or add services: test_quantize.py, test_router.py.
+_OTHERS = ("base", "settings", "quantize", "compress", "router")
+OVERLAYS = sorted(path.name for path in COMPOSE.glob("*.yaml") if path.stem not in _OTHERS)
 
 # What an overlay may say of a service: its image, and what the device needs. All else is base.yaml's.
 OVERLAY_KEYS = {
@@ -64,7 +68,7 @@ def test_the_services_are_read_only_and_their_writable_places_are_named(config: 
         assert service["read_only"] is True, name
         assert service["tmpfs"], name
         for mount in service["volumes"]:
-            assert mount["type"] == ("bind" if mount["target"] == KEYS else "volume"), name
+            assert mount["type"] == ("bind" if mount["target"] in FILES.values() else "volume"), name
             assert mount.get("read_only", False) == (name == "llm" or mount["target"] == "/run/secrets"), name
     mounts = {mount["target"]: mount["source"] for mount in config["services"]["engine"]["volumes"]}
     caches = {"/cache/huggingface": "models", "/cache/vllm": "compiled"}
@@ -88,14 +92,18 @@ def test_ports_are_published_on_loopback(config: dict[str, Any]) -> None:
     assert published == {"engine": [("127.0.0.1", "8008", 8008)], "llm": [("127.0.0.1", "9000", 9000)]}
 
 
-def test_the_clients_keys_are_one_file_and_none_is_an_empty_one(rendered: Rendered) -> None:
-    for given, source, told in (({}, "/dev/null", ""), ({"LLM_API_KEYS_FILE": "/etc/keys"}, "/etc/keys", KEYS)):
-        services = rendered("env/cpu.env", shell=given).config()["services"]
+@pytest.mark.parametrize("given", [{}, {setting: f"/etc/{setting}" for setting in FILES}])
+def test_the_services_files_are_this_machines_and_none_is_an_empty_one(
+    rendered: Rendered, given: dict[str, str]
+) -> None:
+    services = rendered("env/cpu.env", shell=given).config()["services"]
+    for setting, target in FILES.items():
         for name in ("llm", "prepare"):
-            mounts = [mount for mount in services[name]["volumes"] if mount["target"] == KEYS]
+            mounts = [mount for mount in services[name]["volumes"] if mount["target"] == target]
+            source = given.get(setting, "/dev/null")
             assert [(mount["source"], mount["read_only"]) for mount in mounts] == [(source, True)], name
-            assert services[name]["environment"]["LLM_API_KEYS_FILE"] == told, name
-        assert KEYS not in [mount["target"] for mount in services["engine"]["volumes"]]
+            assert services[name]["environment"][setting] == (target if given else ""), name
+        assert target not in [mount["target"] for mount in services["engine"]["volumes"]]
 
 
 def test_bind_addr_never_opens_the_engine(rendered: Rendered) -> None:
