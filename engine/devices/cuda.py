@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.decisions import Decision, Situation
 from engine.devices import Detection
+from engine.fit import wishes
 from engine.messages import Exit, Problem
 from engine.quantize.schemes import FOR_GAUDI, GAUDI
 
@@ -22,7 +23,6 @@ ONLY_VALUES: Mapping[tuple[str, str], str] = {}
 # CUDA 13, which vLLM's wheels are built for since 0.21, needs this driver branch or newer (CUDA 13.0 release notes).
 MINIMUM_DRIVER = 580
 
-UTILIZATION = 0.92  # vLLM 0.32's own --gpu-memory-utilization
 _ASK_S = 20.0  # a driver without persistence mode wakes up first
 
 # Libraries that compile kernels at start, each with a cache of its own.
@@ -71,11 +71,9 @@ def room(situation: Situation) -> int | None:
     if not _gpus():
         return None
     sizes = _memory(situation.environ.get("CUDA_VISIBLE_DEVICES"))
-    share = 1.0 if "kv-cache-memory-bytes" in situation.values else UTILIZATION
-    try:
-        share = float(situation.values.get("gpu-memory-utilization", share))
-    except ValueError:
-        return None
+    # A size that is given for the cache takes the share's place.
+    whole = "kv-cache-memory-bytes" in situation.values
+    share = 1.0 if whole else wishes.of(situation.values, situation.environ).utilization
     return int(min(sizes) * share) if sizes else None
 
 

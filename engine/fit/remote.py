@@ -37,9 +37,8 @@ def weights(model: str, environ: Mapping[str, str], layers: int, revision: str =
         raise ValueError("the hub's entry holds no object")
     names = [str(file.get("rfilename")) for file in entry.get("siblings") or [] if isinstance(file, dict)]
     files = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
-    counted = (entry.get("safetensors") or {}).get("parameters")
     drafts = config(model, environ, revision).get("num_nextn_predict_layers")
-    if counted and not drafts and all(isinstance(count, int) for count in counted.values()):
+    if not drafts and (counted := _counted(entry)):
         return Weights(counted, "the hub's count of its tensors")
     if tensors.INDEX in names:
         files = tensors.listed(hub.get(_file(model, revision, tensors.INDEX), environ))
@@ -49,6 +48,15 @@ def weights(model: str, environ: Mapping[str, str], layers: int, revision: str =
         headers = pool.map(lambda name: tensors.count(_header(_file(model, revision, name), environ), layers), files)
         found = sum(headers, Counter[str]())
     return Weights(dict(found), f"the headers of its {len(files)} files on the hub")
+
+
+def _counted(entry: Mapping[str, Any]) -> dict[str, int]:
+    """The hub's own count of elements by dtype; empty where it has none."""
+    said = entry.get("safetensors")
+    found = said.get("parameters") if isinstance(said, dict) else None
+    if not isinstance(found, dict) or not all(isinstance(count, int) and count >= 0 for count in found.values()):
+        return {}
+    return {str(dtype): count for dtype, count in found.items()}
 
 
 def _file(model: str, revision: str, name: str) -> str:

@@ -132,6 +132,12 @@ def test_a_forced_start_says_what_it_ignores(tmp_path: Path, capsys: pytest.Capt
     assert "starting although this cannot fit" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("share", ["nan", "inf", "0", "2", "-1", "much"])
+def test_a_share_of_the_memory_that_is_none_counts_as_not_said(gpus: list[int], share: str) -> None:
+    assert cuda.room(Situation({}, {"gpu-memory-utilization": share}, None)) == int(80 * GIB * 0.92)
+    assert cuda.room(Situation({}, {"gpu-memory-utilization": "0.5"}, None)) == 40 * GIB
+
+
 def test_nvidia_smi_tells_the_memory_of_the_visible_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     told = "0, GPU-aaaa-1, 81559\n1, GPU-bbbb-2, 40960\n2, GPU-cccc-3, [N/A]\n"
     monkeypatch.setattr(subprocess, "run", lambda *args, **options: subprocess.CompletedProcess(args, 0, told, ""))

@@ -91,7 +91,16 @@ def test_a_model_with_layers_for_drafts_is_counted_by_its_headers(monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    "entry", [[], {}, {"siblings": None}, {"siblings": [3]}, {"safetensors": {"parameters": {"BF16": "x"}}}]
+    "entry",
+    [
+        [],
+        {},
+        {"safetensors": []},
+        {"safetensors": {"parameters": [1]}},
+        {"siblings": None},
+        {"siblings": [3]},
+        {"safetensors": {"parameters": {"BF16": "x"}}},
+    ],
 )
 def test_an_entry_that_tells_nothing_is_no_count(monkeypatch: pytest.MonkeyPatch, entry: Any) -> None:
     answers(monkeypatch, entry, SMALL)
