@@ -1,11 +1,11 @@
-"""Models: `fetch`, `verify`, `models`. Imports stand inside: `--help` must be quick."""
+"""Models: `fetch`, `verify`, `models`, `bundle`. Imports stand inside: `--help` must be quick."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from berth.options import Json, examples
+from berth.options import Device, Env, Json, examples
 
 app = typer.Typer()
 
@@ -125,3 +125,41 @@ def models(home: Home = None, as_json: Json = False) -> None:
         table([model.row(time.time()) for model in found], inventory.HEADS)
     else:
         typer.echo(f"no model in {cache}; fetch one with: scripts/berth fetch org/name", err=True)
+
+
+@app.command(
+    epilog=examples(
+        "berth bundle /mnt/usb/qwen --env env/cuda.env --env env/models/qwen3-8b.env",
+        "berth bundle /mnt/usb/qwen --env env/cuda.env --sif vllm-cuda.sif",
+    )
+)
+def bundle(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
+    env: Env = None,
+    device: Device = None,
+    sif: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="This image for Apptainer instead of Docker's images.")
+    ] = None,
+    home: Home = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be in it, and write nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put images, model, files and checksums in one folder, for a site without a network; there, run DIR/start."""
+    from berth import deployment as deployments
+    from berth.models import bundle as bundles
+    from berth.models.environment import environment
+    from berth.models.hubcache import cache_of
+    from berth.models.transfer import Transfer, size
+    from berth.output import show
+    from berth.progress import Progress
+    from berth.runtimes.compose import Runtime
+
+    wanted = deployments.resolve(env or [], device)
+    images = [] if sif else [image.tag for image in Runtime().images_of(wanted)]
+    if dry_run:
+        parts = [wanted.model, *images, *([str(sif)] if sif else [])]
+        show({"folder": str(folder), "parts": parts}) if as_json else print("\n".join(parts))
+        return
+    with Progress() as progress:
+        made = bundles.make(folder, wanted, cache_of(home, environment()), images, sif, Transfer(progress))
+    show(made.facts()) if as_json else print(f"{made.folder}: {size(made.bytes)}; there: {made.folder.name}/start")
