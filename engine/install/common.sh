@@ -74,6 +74,12 @@ install_service() {
     "$@" --requirement "$requirements.in" "$(grep '^orjson==' "$requirements.txt")"
 }
 
+# install_streamer INSTALLER...: what vLLM reads weights from an object store with, and boto3, with which the launcher
+# brings a packed model from there. 52 MB; changes no package that vLLM brought.
+install_streamer() {
+    "$@" 'runai-model-streamer[s3]'
+}
+
 # finish DEVICE VERSION: make `engine` importable, write the catalog, note what was installed. While the first layer of an
 # image is built only this folder is there, and the Dockerfile runs finish.py later.
 finish() {

@@ -137,6 +137,7 @@ mkdir -p "$(dirname "$venv")"
 provide_libnuma
 install_vllm
 install_service uv_install
+install_streamer uv_install
 repair_torchvision
 rm "$venv/overrides.txt"
 if [ -n "$prune" ]; then prune_listed "$install/cpu.prune"; fi

@@ -41,6 +41,7 @@ install_vllm() {
     printf '%s; sys_platform == "never"\n' "${without[@]}" >"$venv/overrides.txt"
     "$uv" pip install --python "$venv/bin/python" --overrides "$venv/overrides.txt" "vllm==$version" "${and_also[@]}"
     install_service "$uv" pip install --python "$venv/bin/python" --overrides "$venv/overrides.txt"
+    install_streamer "$uv" pip install --python "$venv/bin/python" --overrides "$venv/overrides.txt"
     rm "$venv/overrides.txt"
 }
 
