@@ -132,6 +132,10 @@ class Writer:
         self._file.write(row(vars(entry)))
         self._file.flush()
 
+    def close(self) -> None:
+        """Let go of it."""
+        self._file.close()
+
 
 def _close_torn_line(path: Path) -> None:
     """End a line that a kill has cut off, so that the next one stands by itself."""

@@ -140,10 +140,10 @@ class Batch:
         count = 0
         with open(self.folder / journal.INPUT, "rb") as file:
             lines = ((number, raw) for number, raw in enumerate(file) if raw.strip())
-            writer = journal.Writer(journal.journal(self.folder, REFUSED))
-            for entry in asked.complaints(lines):
-                writer.add(entry)
-                count += 1
+            with contextlib.closing(journal.Writer(journal.journal(self.folder, REFUSED))) as writer:
+                for entry in asked.complaints(lines):
+                    writer.add(entry)
+                    count += 1
         return count
 
     def finish(self, manifest: Manifest) -> Outcome:
