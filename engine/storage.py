@@ -35,7 +35,12 @@ def decide(situation: Situation) -> list[Decision]:
     if kind is None:
         return []
     if not _NETWORK.fullmatch(kind):
-        return [Decision("weights are read as they are needed", f"{kind} is on this machine")]
+        return [
+            Decision(
+                "weights are read as they are needed",
+                f"they lie on {kind}, which is not known as a network file system",
+            )
+        ]
     size, free = sum(file.stat().st_size for file in weights), host.memory_available()
     if free is not None and size > _PREFETCH_SHARE * free:
         why = f"{kind} is across a network, and the weights are larger than the free memory: whole files, one by one"
