@@ -1,35 +1,57 @@
 """`berth chat`: the service's answers in the terminal, as they are written."""
 
 import json
+import ssl
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from berth import trust
 from berth.errors import Exit, failed
 
 CONNECT_S = 5.0
 SILENCE_S = 600.0  # a long prompt on a small machine is read for minutes before the first word comes
 
 
+@dataclass(frozen=True)
+class Service:
+    """Whom to ask, the key to show, and what to trust over HTTPS: True is what this machine trusts anyway."""
+
+    address: str
+    key: str = ""
+    trusted: ssl.SSLContext | bool = True
+
+
 def run(
-    question: str | None, url: str | None, system: str | None, max_tokens: int, as_json: bool, key_file: Path | None
+    question: str | None,
+    service: Service,
+    system: str | None,
+    max_tokens: int,
+    as_json: bool,
 ) -> None:
     """Ask one question, or hold a conversation until end of input. Raises BerthError."""
-    address, key = (url.rstrip("/"), "") if url else _running()
-    key = _key(key_file) if key_file else key
     messages = [{"role": "system", "content": system}] if system else []
     if question is not None:
-        _turn(address, key, [*messages, {"role": "user", "content": question}], max_tokens, as_json)
+        _turn(service, [*messages, {"role": "user", "content": question}], max_tokens, as_json)
         return
     while (asked := _ask()) is not None:
         if asked.strip():
             messages.append({"role": "user", "content": asked})
-            messages.append({"role": "assistant", "content": _turn(address, key, messages, max_tokens, as_json)})
+            messages.append({"role": "assistant", "content": _turn(service, messages, max_tokens, as_json)})
 
 
-def _running() -> tuple[str, str]:
-    """The address of what runs here, and the key where it asks for one."""
+def service_at(url: str | None, key_file: Path | None, certificates: Path | None) -> Service:
+    """The service at a URL, or the one that runs here. Raises BerthError for what runs not and for files."""
+    service = Service(url.rstrip("/")) if url else _running()
+    if key_file:
+        service = replace(service, key=_key(key_file))
+    return replace(service, trusted=trust.authority(certificates)) if certificates else service
+
+
+def _running() -> Service:
+    """What runs here, with the key where it asks for one."""
     from berth import runtimes
 
     found = runtimes.running()
@@ -39,7 +61,7 @@ def _running() -> tuple[str, str]:
             "nothing runs here", "start with scripts/up, or name a service with --url", Exit.MISSING_PREREQUISITE
         )
     key = _key(Path(endpoint.key_file)) if endpoint.key_file else ""
-    return endpoint.service.rstrip("/"), key
+    return Service(endpoint.service.rstrip("/"), key, trust.context(endpoint.certificate))
 
 
 def _key(file: Path) -> str:
@@ -63,10 +85,10 @@ def _ask() -> str | None:
         return None
 
 
-def _turn(address: str, key: str, messages: list[dict[str, str]], max_tokens: int, as_json: bool) -> str:
+def _turn(service: Service, messages: list[dict[str, str]], max_tokens: int, as_json: bool) -> str:
     """Print one answer and return it."""
     answer = ""
-    for piece in stream(address, messages, max_tokens, key):
+    for piece in stream(service, messages, max_tokens):
         answer += piece
         if not as_json:
             print(piece, end="", flush=True)
@@ -74,17 +96,17 @@ def _turn(address: str, key: str, messages: list[dict[str, str]], max_tokens: in
     return answer
 
 
-def stream(address: str, messages: list[dict[str, str]], max_tokens: int, key: str = "") -> Iterator[str]:
+def stream(service: Service, messages: list[dict[str, str]], max_tokens: int) -> Iterator[str]:
     """Yield the answer's pieces. Raises BerthError: 3 where nothing answers, 4 while not ready, else 1."""
     import httpx
 
     body = {"messages": messages, "max_tokens": max_tokens, "stream": True}
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    headers = {"Authorization": f"Bearer {service.key}"} if service.key else {}
     timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
     try:
         with (
-            httpx.Client(timeout=timeout, trust_env=False) as client,
-            client.stream("POST", f"{address}/v1/chat/completions", json=body, headers=headers) as answer,
+            httpx.Client(timeout=timeout, trust_env=False, verify=service.trusted) as client,
+            client.stream("POST", f"{service.address}/v1/chat/completions", json=body, headers=headers) as answer,
         ):
             if answer.status_code != 200:
                 raise _refused(answer.status_code, answer.read())
@@ -92,8 +114,14 @@ def stream(address: str, messages: list[dict[str, str]], max_tokens: int, key: s
                 if line.startswith("data:") and (data := line[5:].strip()) != "[DONE]":
                     yield _piece(data)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise failed(
+                f"{service.address} shows a certificate that is not trusted here",
+                "name the file with it, or with the authority behind it: --cacert",
+                Exit.BAD_SETTING,
+            ) from error
         raise failed(
-            f"{address} does not answer ({error or type(error).__name__})",
+            f"{service.address} does not answer ({error or type(error).__name__})",
             "is it running? see scripts/berth status",
             Exit.MISSING_PREREQUISITE,
         ) from error

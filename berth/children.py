@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from berth import trust
 from berth.host import processes
 
 PR_SET_PDEATHSIG = 1
@@ -23,8 +25,6 @@ ORPHANS_GRACE_S = 5.0
 LOADING_GRACE_S = 5.0  # nothing to finish yet; vLLM would sit out its whole shutdown timeout
 
 _libc = ctypes.CDLL(None, use_errno=True)
-# Probes stay on this machine: a proxy in the environment is not for them.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def adopt_orphans() -> None:
@@ -51,6 +51,7 @@ class Child:
     grace_s: float
     directory: Path
     on_change: Callable[[], None]
+    certificate: str = ""
     state: str = "starting"
     pid: int | None = None
     born: int | None = None
@@ -126,7 +127,7 @@ class Child:
 
     async def _watch(self) -> None:
         """Ask until the child answers; from then on it counts as ready until it ends."""
-        while not await asyncio.to_thread(_answers, self.ready_url):  # noqa: ASYNC110 - another process's state
+        while not await asyncio.to_thread(_answers, self.ready_url, self.certificate):  # noqa: ASYNC110 - another process's state
             await asyncio.sleep(PROBE_EVERY_S)
         self.was_ready = self.ready_this_time = True
         self._become("ready", ready=True)
@@ -140,9 +141,12 @@ class Child:
         self.on_change()
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, certificate: str) -> bool:
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]  # no proxy is for this machine
+    if isinstance(context := trust.context(certificate), ssl.SSLContext):
+        handlers.append(urllib.request.HTTPSHandler(context=context))
     try:
-        with _opener.open(url, timeout=PROBE_TIMEOUT_S) as answer:
+        with urllib.request.build_opener(*handlers).open(url, timeout=PROBE_TIMEOUT_S) as answer:
             return bool(answer.status == 200)
     except urllib.error.HTTPError as error:
         return error.code == 401  # it asks for a key, so it answers

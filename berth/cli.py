@@ -169,7 +169,7 @@ def status(runtime: RuntimeName = None, site: Site = None, name: Name = None, as
     current = found.status()
     if current.ready is None:
         where = current.endpoint
-        service = waiting.service_state(where.service, where.engine) if where else {}
+        service = waiting.service_state(where) if where else {}
         ready = service.get("state") == "ready"
     else:
         service, ready = {}, current.ready
@@ -216,12 +216,16 @@ def chat(
     key_file: Annotated[
         Path | None, typer.Option("--key-file", metavar="FILE", help="File with the key that the service asks for.")
     ] = None,
+    cacert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Certificates to trust; that of what runs here is trusted anyway."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Talk to the model; the answer is printed as it is written."""
     from berth import chat as talking
 
-    talking.run(question, url, system, max_tokens, as_json, key_file)
+    talking.run(question, talking.service_at(url, key_file, cacert), system, max_tokens, as_json)
 
 
 for verbs in (planning, fit, models, batch, quantize, keys, cluster, tunnels, fleet, sif):

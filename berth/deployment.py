@@ -51,6 +51,11 @@ class Deployment:
         return self.value(*BIND_ADDR)
 
     @property
+    def certificate(self) -> str:
+        """The file with the service's certificate, where it speaks HTTPS, or nothing."""
+        return self.value("LLM_TLS_CERT_FILE")
+
+    @property
     def service_port(self) -> int:
         """The service's port on this machine. Raises BerthError for a value that is no port."""
         return self._port(*SERVICE_PORT)

@@ -111,7 +111,8 @@ def _service(deployment: Deployment) -> Iterator[Finding]:
         yield Finding("machine", "settings of the service", False, problem.sentence, problem.hint)
     if not problems:
         locked = "clients show a key" if deployment.value("LLM_API_KEYS_FILE") else f"for {deployment.address}, no key"
-        yield Finding("machine", "settings of the service", True, locked)
+        secured = ", over HTTPS" if deployment.certificate else ""
+        yield Finding("machine", "settings of the service", True, f"{locked}{secured}")
 
 
 def _port(name: str, port: int) -> Finding:

@@ -30,7 +30,7 @@ def environ(deployment: Deployment) -> dict[str, str]:
 def plan(deployment: Deployment) -> dict[str, Any]:
     """What the supervisor runs. No secret and no setting is in it: those are in its environment."""
     engine = local_url(LOOPBACK, deployment.engine_port)
-    service = local_url(deployment.address, deployment.service_port)
+    service = local_url(deployment.address, deployment.service_port, tls=bool(deployment.certificate))
     return {
         "children": [_engine(deployment, engine), _service(deployment, engine, service)],
         "deployment": {
@@ -38,6 +38,7 @@ def plan(deployment: Deployment) -> dict[str, Any]:
             "model": deployment.model,
             "files": [shown(file) for file in deployment.files],
             "service": service,
+            "certificate": deployment.certificate,
             "engine": engine,
         },
     }
@@ -76,5 +77,6 @@ def _service(deployment: Deployment, engine: str, url: str) -> dict[str, Any]:
             names.HF_TOKEN: None,  # the service downloads nothing
         },
         "ready_url": f"{url}/health",
+        "certificate": deployment.certificate,
         "grace_s": SERVICE_GRACE_S,
     }

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from berth import deployment as deployments
-from berth import preflight, runtimes
+from berth import preflight, runtimes, trust
 from berth.deployment import Deployment
 from berth.errors import BerthError, failed
 from berth.progress import Progress
-from berth.runtimes import NOTHING, Ready, Request, Runtime, Status
+from berth.runtimes import NOTHING, Endpoint, Ready, Request, Runtime, Status
 from engine import names
 
 
@@ -34,7 +34,7 @@ class Started:
             "model": self.model,
             "endpoint": service,
             "engine": self.ready.endpoint.engine,
-            "curl": curl(service, self.ready.locked) if service else "",
+            "curl": curl(self.ready.endpoint, self.ready.locked) if service else "",
             "stop": "scripts/berth down",
             **self.ready.facts,
         }
@@ -49,7 +49,7 @@ class Started:
                 f"{self.model} is ready at {self.ready.endpoint.service} ({self.device}, {self.runtime}). "
                 "Ask it something:",
                 "",
-                curl(self.ready.endpoint.service, self.ready.locked),
+                curl(self.ready.endpoint, self.ready.locked),
                 "",
                 *(["  KEY is a key of yours; a new one: scripts/berth key add NAME"] if self.ready.locked else []),
                 f"  or talk to it:  scripts/berth chat{' --key-file FILE' if self.ready.locked else ''}",
@@ -59,11 +59,12 @@ class Started:
         )
 
 
-def curl(url: str, locked: bool = False) -> str:
+def curl(where: Endpoint, locked: bool = False) -> str:
     """The curl line, which works as printed; where clients show a key, once KEY holds one."""
     body = json.dumps({"messages": [{"role": "user", "content": "What is Deep Learning?"}], "max_tokens": 128})
     key = ' -H "Authorization: Bearer $KEY"' if locked else ""
-    return f"curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+    trusting, url = trust.curl_words(where.service, where.certificate)
+    return f"curl {trusting}{url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
 
 def plan(

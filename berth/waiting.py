@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from berth import trust
 from berth.deployment import Deployment
 from berth.errors import BerthError, Exit, Problem, failed
 from berth.host import hub
@@ -47,18 +48,19 @@ class EngineLog:
             pass
 
 
-def service_state(url: str, engine: str) -> dict[str, Any]:
+def service_state(where: Endpoint) -> dict[str, Any]:
     """What the service says of the engine: {"state": "ready", …}. Unreachable: {"state": "starting"}.
 
-    A service that asks for a key tells nothing without one; then the engine at `engine` is asked, on this machine.
+    A service that asks for a key tells nothing without one; then the engine is asked, on this machine.
     """
     import httpx
 
     try:
         # A proxy in the environment is not for this machine.
-        answer = httpx.get(f"{url}/ready", timeout=PROBE_TIMEOUT_S, trust_env=False)
+        verify = trust.context(where.certificate)
+        answer = httpx.get(f"{where.service}/ready", timeout=PROBE_TIMEOUT_S, trust_env=False, verify=verify)
         if answer.status_code == 401:
-            return _engine_state(engine)
+            return _engine_state(where.engine)
         said = answer.json()
     except (httpx.HTTPError, ValueError):
         return {"state": "starting", "detail": "the service does not answer yet", "models": []}
@@ -79,8 +81,9 @@ def _engine_state(url: str) -> dict[str, Any]:
 
 def ready(runtime: Runtime, deployment: Deployment, progress: Progress, timeout_s: float) -> Ready:
     """Wait for a deployment on this machine, and say where it answers. Raises BerthError as `until_ready` does."""
-    service = local_url(deployment.address, deployment.service_port)
-    where = Endpoint(service, local_url("127.0.0.1", deployment.engine_port))
+    service = local_url(deployment.address, deployment.service_port, tls=bool(deployment.certificate))
+    engine = local_url("127.0.0.1", deployment.engine_port)
+    where = Endpoint(service, engine, certificate=deployment.certificate)
     models = until_ready(runtime, deployment, where, progress, timeout_s)
     return Ready(where, tuple(models), locked=bool(deployment.value("LLM_API_KEYS_FILE")))
 
@@ -99,7 +102,7 @@ def until_ready(
     if missing:
         size = hub.ask(deployment.model, deployment.environ).size
     while True:
-        state = service_state(where.service, where.engine)
+        state = service_state(where)
         if state.get("state") == "ready":
             progress.show(Phase(READY))
             return [str(name) for name in state.get("models", [])]

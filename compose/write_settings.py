@@ -21,7 +21,7 @@ TARGET = HERE / "settings.yaml"
 _SETTLED = {names.PORT, names.HOST, names.PHASE_FILE, *names.SECRETS, names.API_KEY_FILE, names.HF_TOKEN_PATH}
 _SETTLED_FOR_SERVICE = {
     *("LLM_USVC_HOST", "LLM_USVC_PORT", "LLM_VLLM_ENDPOINT", "BIND_ADDR", "LLM_API_KEYS_FILE", "LLM_ALLOW_NO_KEY"),
-    *(names.PHASE_FILE, names.API_KEY),
+    *("LLM_TLS_CERT_FILE", "LLM_TLS_KEY_FILE", names.PHASE_FILE, names.API_KEY),
 }
 
 # What the libraries below vLLM read. Paths of caches and of programs are left out: a user's HF_HOME or LD_LIBRARY_PATH

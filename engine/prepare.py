@@ -28,8 +28,14 @@ LAYERS = ("BERTH_DEVICE_ENV", "BERTH_MODEL_ENV", "BERTH_LOCAL_ENV")
 # Every name of the kit that is not the engine's, blank-separated; compose/settings.yaml fills it in.
 KNOWN_NAMES = "BERTH_NAMES"
 
-# The file of the keys that the service's clients show, and how its other settings say yes.
+# The files of this machine that the service reads: the keys that its clients show, and what it needs for HTTPS.
 CLIENT_KEYS = "LLM_API_KEYS_FILE"
+FILES = {
+    CLIENT_KEYS: "let everybody read it (chmod 644), once it holds hashes: scripts/berth key add NAME makes them",
+    "LLM_TLS_CERT_FILE": "let everybody read it (chmod 644): it holds no secret",
+    "LLM_TLS_KEY_FILE": "let group 0, and nobody else, read it: chgrp 0 FILE && chmod 640 FILE",
+}
+# How its other settings say yes.
 _YES = ("1", "on", "t", "true", "y", "yes")
 
 # A file travels for these two; the others of names.SECRETS would stand open in `docker inspect`.
@@ -44,7 +50,7 @@ def main() -> int:
     """Hand out the secrets, then check the settings; return 0, or the launcher's exit code for what is wrong."""
     say(checked(os.environ))
     handed = hand_out(GIVEN, Path(sys.argv[1]))
-    problems = [*handed, *misplaced(os.environ), *unlocked(os.environ), *unknown(os.environ)]
+    problems = [*handed, *misplaced(os.environ), *unreadable(os.environ), *unlocked(os.environ), *unknown(os.environ)]
     for problem in problems:
         complain(problem)
     return max([serve.launch(["--check"], os.environ), *(problem.exit_code for problem in problems)])
@@ -102,15 +108,21 @@ def misplaced(environ: Mapping[str, str]) -> list[Problem]:
     ]
 
 
+def unreadable(environ: Mapping[str, str]) -> list[Problem]:
+    """Files of this machine that the service could not read; here it keeps the engine from starting."""
+    return [
+        Problem(f"the file that {name} names cannot be read by the containers' user", hint)
+        for name, hint in FILES.items()
+        if environ.get(name) and not os.access(environ[name], os.R_OK)
+    ]
+
+
 def unlocked(environ: Mapping[str, str]) -> list[Problem]:
-    """A service that other machines can reach, and no key to show; or keys that the service could not read.
+    """A service that other machines can reach, and no key to show.
 
     The service refuses the same, but here it keeps the engine from starting.
     """
     address, keys = environ.get("BIND_ADDR", ""), environ.get(CLIENT_KEYS, "")
-    if keys and not os.access(keys, os.R_OK):
-        hint = "let everybody read it (chmod 644), once it holds hashes: scripts/berth key add NAME makes them"
-        return [Problem(f"the file that {CLIENT_KEYS} names cannot be read by the containers' user", hint)]
     if keys or not address or _only_here(address) or environ.get("LLM_ALLOW_NO_KEY", "").lower() in _YES:
         return []
     hint = (

@@ -54,12 +54,17 @@ def _read(name: str, find: Find, follow: bool, tail: int | None, lines: Lines) -
         lines.put(None)
 
 
-def published(container: "Container") -> str:
+def published(container: "Container", *, tls: bool = False) -> str:
     """The URL of a container's first published port."""
     for bindings in container.attrs["NetworkSettings"]["Ports"].values():
         for binding in bindings or ():
-            return local_url(binding["HostIp"], int(binding["HostPort"]))
+            return local_url(binding["HostIp"], int(binding["HostPort"]), tls=tls)
     return ""
+
+
+def mounted(container: "Container", place: str) -> str:
+    """The file or folder of this machine that the container sees at `place`, or nothing."""
+    return next((str(one["Source"]) for one in container.attrs["Mounts"] if one["Destination"] == place), "")
 
 
 def described(container: "Container") -> tuple[str, str]:

@@ -47,11 +47,15 @@ NOTHING = Request()
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a deployment is reached from this machine; `key_file` holds the key where every route asks for one."""
+    """Where a deployment is reached from this machine; `key_file` holds the key where every route asks for one.
+
+    `certificate` is the file with the certificate of a service that speaks HTTPS.
+    """
 
     service: str
     engine: str
     key_file: str = ""
+    certificate: str = ""
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,8 @@ def running_here() -> Runtime | None:
     return next((one for one in available() if one.local and not one.status().stopped), None)
 
 
-def local_url(address: str, port: int) -> str:
+def local_url(address: str, port: int, *, tls: bool = False) -> str:
     """The URL of a port of this machine that a server listens on; every-address means loopback to a client here."""
+    scheme = "https" if tls else "http"
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(address, address)
-    return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
+    return f"{scheme}://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"

@@ -30,6 +30,8 @@ _PROJECT = "com.docker.compose.project"
 _SERVICE = "com.docker.compose.service"
 _FILES = "com.docker.compose.project.config_files"
 _CACHE = "/cache/huggingface/hub"
+_CERTIFICATE = "/run/llm_tls_cert"
+FIRST_STEP = "prepare"  # ends when it has done its work
 
 
 class Runtime:
@@ -164,7 +166,8 @@ class Runtime:
             return Status(self.name, "stopped")
         environ = dict(line.partition("=")[::2] for line in engine.attrs["Config"]["Env"])
         files = [shown(Path(file)) for file in engine.labels.get(f"{_PROJECT}.environment_file", "").split(",") if file]
-        parts = tuple(Part(name, *containers.described(found[name])) for name in (ENGINE, SERVICE))
+        others = sorted(found.keys() - {ENGINE, SERVICE, FIRST_STEP})  # of an overlay
+        parts = tuple(Part(name, *containers.described(found[name])) for name in (ENGINE, SERVICE, *others))
         states = {part.state for part in parts}
         overall = "running" if states == {"healthy"} else "degraded" if states & {"exited", "dead"} else "starting"
         return Status(
@@ -173,10 +176,16 @@ class Runtime:
             environ.get(names.DEVICE) or Path(environ.get("BERTH_DEVICE_ENV", "")).stem,
             environ.get(names.MODEL, ""),
             tuple(files),
-            Endpoint(containers.published(service), containers.published(engine)),
+            self._endpoint(engine, service),
             parts,
             {"project": engine.labels[_PROJECT]},
         )
+
+    def _endpoint(self, engine: "Container", service: "Container") -> Endpoint:
+        file = containers.mounted(service, _CERTIFICATE)
+        certificate = "" if file == os.devnull else file
+        door = containers.published(service, tls=bool(certificate))
+        return Endpoint(door, containers.published(engine), certificate=certificate)
 
     def _down(self) -> list[str]:
         return ["docker", "compose", "-p", project_name(), "down"]
@@ -210,10 +219,11 @@ class Runtime:
         return str(self._model(deployment)["name"])
 
     def images_of(self, deployment: Deployment) -> list[images.Image]:
-        """The engine's image, then the service's."""
+        """The engine's image, then the service's, then those that an overlay adds."""
         services = self._model(deployment)["services"]
         secrets = self._model(deployment).get("secrets", {})
-        return [images.Image.of(services[name], secrets) for name in (ENGINE, SERVICE)]
+        names = (ENGINE, SERVICE, *(name for name in services if "build" in services[name]))
+        return list({services[name]["image"]: images.Image.of(services[name], secrets) for name in names}.values())
 
     def _containers(self) -> dict[str, "Container"]:
         """This checkout's containers by service name; other projects, and other checkouts, are none of our business."""

@@ -188,7 +188,7 @@ class Runtime:
             about["device"],
             about["model"],
             tuple(about["files"]),
-            Endpoint(about["service"], about["engine"]) if held else None,
+            Endpoint(about["service"], about["engine"], certificate=about.get("certificate", "")) if held else None,
             parts,
             {"supervisor": str(state["pid"]), "logs": shown(RUN)} if held else {},
         )

@@ -20,6 +20,12 @@ from berth.slurm.waiting import Wait
 
 _STATES = {"ready": "running", "queued": "starting", "draining": "stopping", "stale": "degraded"}
 
+_PLAIN = Problem(
+    "LLM_TLS_CERT_FILE: the service in a Slurm job speaks HTTP, which `berth connect` brings here through SSH",
+    "leave LLM_TLS_CERT_FILE and LLM_TLS_KEY_FILE unset; for HTTPS, run the service here in front of the jobs "
+    "(docs/service.md, Several engines)",
+)
+
 
 class Runtime:
     """Jobs of this user on the cluster of the site file."""
@@ -57,6 +63,8 @@ class Runtime:
 
     def problems(self, deployment: Deployment) -> list[Problem]:
         """What no node can give, then what is missing on the cluster's file system."""
+        if deployment.certificate:
+            return [_PLAIN]
         plan = self.plan(deployment)
         submit.job_settings(deployment), submit.hub_token(deployment)
         foreseen = refusals.foreseen(plan, self.store.cluster, self.store.site)

@@ -97,7 +97,7 @@ class EngineWatch:
     async def _probe(self) -> State:
         try:
             status, _, _ = await self._relay.get("/health", PROBE_SECONDS)
-            if status != 200:
+            if status != 200 and not await self._routes():
                 return State(Phase.FAILED, f"The engine has failed: it says that it is not healthy (status {status}).")
             status, _, body = await self._relay.get("/v1/models", PROBE_SECONDS)
         except EngineNotReady as error:
@@ -112,6 +112,11 @@ class EngineWatch:
         if not models:
             return State(Phase.LOADING, "The engine is loading: it answers but lists no model yet.")
         return State(Phase.READY, "The engine answers requests.", models)
+
+    async def _routes(self) -> bool:
+        """Whether it is vLLM's router, which is not healthy as soon as one engine is not, and has others that are."""
+        status, _, _ = await self._relay.get("/readiness", PROBE_SECONDS)
+        return status == 200
 
     def _with_its_own_words(self, state: State) -> State:
         """Of an engine that does not answer yet, say what it says of its start, where it keeps a file for that."""

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.native.conftest import START_S, Kit, get
 from tests.support.waiting import free_port, wait_until
@@ -57,6 +58,24 @@ def test_a_deployment_whose_clients_show_a_key_gets_ready_and_says_how_to_ask(ki
     (tmp_path / "mine").write_text(key)
     assert kit.berth("chat", "?", "--key-file", str(tmp_path / "mine")).stdout.startswith("Deep learning")
     assert kit.berth("chat", "?").returncode == 2
+    assert kit.berth("down").stdout == "stopped\n"
+    assert kit.gone(), kit.processes()
+
+
+def test_a_service_over_https_gets_ready_and_every_verb_and_the_printed_line_reach_it(kit: Kit, tmp_path: Path) -> None:
+    made = trustme.CA().issue_cert("llm.example.org")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate.write_bytes(made.cert_chain_pems[0].bytes())
+    key.write_bytes(made.private_key_pem.bytes())
+    kit.environ |= {"LLM_TLS_CERT_FILE": str(certificate), "LLM_TLS_KEY_FILE": str(key)}
+    done = kit.berth("up", "-d", "--json", *DEMO)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["endpoint"] == kit.service.replace("http:", "https:")
+    answer = subprocess.run(["bash", "-c", facts["curl"] + " -s"], capture_output=True, text=True, check=True)
+    assert json.loads(answer.stdout)["choices"][0]["message"]["content"].startswith("Deep learning")
+    assert kit.berth("status").returncode == 0
+    assert kit.berth("chat", "?").stdout.startswith("Deep learning")
     assert kit.berth("down").stdout == "stopped\n"
     assert kit.gone(), kit.processes()
 

@@ -52,7 +52,7 @@ def test_the_pieces_are_those_of_the_stream(url: str) -> None:
         'data: {"choices":[{"delta":{"content":"Deep "}}]}\n\ndata: {"choices":[{"delta":{"content":"é"}}]}\n\n'
         'data: {"choices":[],"usage":{}}\n\ndata: [DONE]\n\n',
     )
-    assert "".join(chat.stream(url, ASK, 8)) == "Deep é"
+    assert "".join(chat.stream(chat.Service(url), ASK, 8)) == "Deep é"
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_the_pieces_are_those_of_the_stream(url: str) -> None:
 def test_a_refusal_is_one_sentence(url: str, status: int, body: str, said: str, code: int) -> None:
     answer(status, body)
     with pytest.raises(BerthError, match=said) as caught:
-        list(chat.stream(url, ASK, 8))
+        list(chat.stream(chat.Service(url), ASK, 8))
     assert caught.value.exit_code == code
 
 
 def test_nobody_there_is_a_missing_prerequisite() -> None:
     with pytest.raises(BerthError, match="does not answer") as caught:
-        list(chat.stream(f"http://127.0.0.1:{free_port()}", ASK, 8))
+        list(chat.stream(chat.Service(f"http://127.0.0.1:{free_port()}"), ASK, 8))
     assert caught.value.exit_code == 3
 
 
@@ -86,12 +86,12 @@ def test_a_key_is_shown_from_a_file_and_never_told(
     answer(200, "data: [DONE]\n\n")
     file = tmp_path / "key"
     file.write_text("my-key\n")
-    chat.run("?", url, None, 8, False, file)
+    chat.run("?", chat.service_at(url, file, None), None, 8, False)
     assert Service.shown == "Bearer my-key"
     if text is None:
         file.unlink()
     else:
         file.write_text(text)
     with pytest.raises(BerthError, match=said) as caught:
-        chat.run("?", url, None, 8, False, file)
+        chat.run("?", chat.service_at(url, file, None), None, 8, False)
     assert "canary" not in str(caught.value) + capsys.readouterr().out

@@ -152,7 +152,7 @@ def test_too_long_is_exit_code_4_with_the_last_phase(door: str, resolve: Resolve
 
 
 def test_a_service_that_is_not_there_counts_as_starting() -> None:
-    assert waiting.service_state(f"http://127.0.0.1:{free_port()}", NOBODY)["state"] == "starting"
+    assert waiting.service_state(Endpoint(f"http://127.0.0.1:{free_port()}", NOBODY))["state"] == "starting"
 
 
 class Locked(http.server.BaseHTTPRequestHandler):
@@ -171,8 +171,8 @@ def test_behind_a_service_that_asks_for_a_key_the_engine_itself_is_asked(door: s
         threading.Thread(target=server.serve_forever, daemon=True).start()
         locked = f"http://127.0.0.1:{server.server_address[1]}"
         Door.states = ["ready"]
-        assert waiting.service_state(locked, door)["state"] == "ready"
+        assert waiting.service_state(Endpoint(locked, door))["state"] == "ready"
         Door.states = ["failed"]
-        assert waiting.service_state(locked, door)["state"] == "failed"
-        assert waiting.service_state(locked, f"http://127.0.0.1:{free_port()}")["state"] == "starting"
+        assert waiting.service_state(Endpoint(locked, door))["state"] == "failed"
+        assert waiting.service_state(Endpoint(locked, f"http://127.0.0.1:{free_port()}"))["state"] == "starting"
         server.shutdown()

@@ -123,11 +123,17 @@ def test_who_may_reach_the_service_without_a_key_is_what_the_service_itself_says
         assert found == []
 
 
-def test_keys_lock_the_service_if_the_containers_user_may_read_them(tmp_path: Path) -> None:
-    file = tmp_path / "keys"
-    environ = {"BIND_ADDR": "0.0.0.0", "LLM_API_KEYS_FILE": str(file)}
-    (problem,) = prepare.unlocked(environ)
-    assert "cannot be read" in problem.sentence
-    assert "chmod 644" in problem.hint
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("LLM_API_KEYS_FILE", "chmod 644"), ("LLM_TLS_CERT_FILE", "chmod 644"), ("LLM_TLS_KEY_FILE", "chmod 640")],
+)
+def test_files_of_the_service_are_used_if_the_containers_user_may_read_them(
+    tmp_path: Path, name: str, remedy: str
+) -> None:
+    file = tmp_path / "file"
+    (problem,) = prepare.unreadable({name: str(file)})
+    assert f"the file that {name} names cannot be read" in problem.sentence
+    assert remedy in problem.hint
     file.write_text("key\n")
-    assert prepare.unlocked(environ) == []
+    assert prepare.unreadable({name: str(file)}) == []
+    assert prepare.unlocked({"BIND_ADDR": "0.0.0.0", "LLM_API_KEYS_FILE": str(file)}) == []
