@@ -21,13 +21,14 @@ _FOLDER = "give a folder with config.json, or a name on the hub such as Qwen/Qwe
 
 @dataclass(frozen=True)
 class Model:
-    """A model whose size is known. `folder` is where its files are, if they are here."""
+    """A model whose size is known: `weights` in bytes as vLLM holds them, `stored` by dtype as the files do."""
 
     name: str
     shape: Shape
     weights: int
+    stored: Mapping[str, int]  # empty where no headers were read
     source: str
-    folder: Path | None
+    folder: Path | None  # where its files are, if they are here
 
 
 def look(name: str, environ: Mapping[str, str], values: Mapping[str, str]) -> Model:
@@ -41,8 +42,7 @@ def look(name: str, environ: Mapping[str, str], values: Mapping[str, str]) -> Mo
             return _on_the_hub(name, environ, values)
         read = _read(files.whole_config(), values)
         found = tensors.local(files.folder, read.layers)
-        weights, source = _weights(found, read, values)
-        return Model(name, read, weights, source, files.folder)
+        return _weighed(name, read, found, values, files.folder)
     except shape.Unreadable as error:
         raise failed(f"{name}: {error}", "docs/plan.md lists the kinds of models that can be planned for") from error
     except tensors.BadHeader as error:
@@ -56,7 +56,7 @@ def _on_the_hub(name: str, environ: Mapping[str, str], values: Mapping[str, str]
     revision = values.get("revision") or "main"
     try:
         read = _read(remote.config(name, environ, revision), values)
-        weights, source = _weights(remote.weights(name, environ, read.layers, revision), read, values)
+        found = remote.weights(name, environ, read.layers, revision)
     except shape.Unreadable:
         raise
     except remote.FAILURES as error:
@@ -66,18 +66,21 @@ def _on_the_hub(name: str, environ: Mapping[str, str], values: Mapping[str, str]
                 f"{endpoint} shows no config.json of {name} (HTTP {status})", hint, Exit.BAD_SETTING
             ) from error
         raise failed(f"{endpoint} does not tell of {name} ({error})", _FOLDER, Exit.MISSING_PREREQUISITE) from error
-    return Model(name, read, weights, source, None)
+    return _weighed(name, read, found, values, None)
 
 
 def _read(config: Mapping[str, object], values: Mapping[str, str]) -> Shape:
     return shape.computing_in(shape.read(config), values.get("dtype", "auto"))
 
 
-def _weights(found: tensors.Weights | None, read: Shape, values: Mapping[str, str]) -> tuple[int, str]:
+def _weighed(
+    name: str, read: Shape, found: tensors.Weights | None, values: Mapping[str, str], folder: Path | None
+) -> Model:
     quantization = values.get("quantization")
     if found is None:
-        return estimate.weight_bytes(read, quantization), "reckoned from config.json"
-    return found.bytes_for(read, quantization), found.source
+        weights = estimate.weight_bytes(read, quantization)
+        return Model(name, read, weights, {}, "reckoned from config.json", folder)
+    return Model(name, read, found.bytes_for(read, quantization), found.by_dtype, found.source, folder)
 
 
 def values_of(deployment: Deployment) -> dict[str, str]:

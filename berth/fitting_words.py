@@ -20,7 +20,7 @@ def rows(model: Model, plan: Plan, rate: float | None, said: tuple[int, int] | N
         heads = f"{shape.heads} heads, latent attention"
     found = [
         ("model", f"{model.name} ({shape.kind}: {shape.layers} layers, {heads})"),
-        ("weights", f"{gb(plan.weights)} = {gib(plan.weights)} ({model.source})"),
+        ("weights", f"{gb(plan.weights)} = {gib(plan.weights)} ({_stored(model)}{model.source})"),
         ("KV cache", f"{plan.token / 1024:.4g} KiB a token; {gib(plan.request)} for {plan.context:,} tokens"),
         ("card", f"{card.name}: {gb(card.memory)} = {gib(card.memory)}, of which vLLM may use {gib(tried.usable)}"),
         ("at least", _least(plan)),
@@ -45,6 +45,15 @@ def rows(model: Model, plan: Plan, rate: float | None, said: tuple[int, int] | N
     found.append(("host memory", f"{gib(processes)}{kept}"))
     found.append(("weights read in", "; ".join(f"{_time(seconds)} {how}" for how, seconds in _reading(plan, rate))))
     return found
+
+
+def _stored(model: Model) -> str:
+    """How the files hold the weights: quantization and dtypes."""
+    method = str(model.shape.quantization.get("quant_method") or "")
+    alone = len(model.stored) == 1
+    dtypes = [dtype if alone else f"{dtype} {gb(size)}" for dtype, size in model.stored.items() if size]
+    said = [*([method] if method else []), *([", ".join(dtypes)] if dtypes else [])]
+    return "".join(f"{part}; " for part in said)
 
 
 def _least(plan: Plan) -> str:
@@ -92,7 +101,12 @@ def facts(model: Model, plan: Plan, rate: float | None) -> Mapping[str, Any]:
     return {
         "model": model.name,
         "fits": layout is not None,
-        "weights": {"bytes": plan.weights, "source": model.source},
+        "weights": {
+            "bytes": plan.weights,
+            "stored": dict(model.stored),
+            "quantization": model.shape.quantization.get("quant_method"),
+            "source": model.source,
+        },
         "kv_cache": {
             "bytes_per_token": plan.token,
             "context": plan.context,

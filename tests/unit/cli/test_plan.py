@@ -14,7 +14,7 @@ from engine.fit import GIB
 from tests.support.stub_hub import StubHub
 from tests.unit.cli.conftest import Resolve
 from tests.unit.cli.test_preflight import FakeRuntime
-from tests.unit.engine.fitting import LLAMA_8B, LLAMA_70B, SMALL, make_model
+from tests.unit.engine.fitting import LLAMA_8B, LLAMA_70B, SMALL, header, make_model
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -65,7 +65,17 @@ def test_a_plan_is_json_for_programs(plan, model: str) -> None:  # type: ignore[
         "pipeline_parallel": 1,
     }
     assert told["weights"]["bytes"] == 2 * 70_553_706_496
+    assert told["weights"]["stored"] == {"BF16": 2 * 70_553_706_496}
     assert "VLLM_TP_SIZE=4" in told["env"]
+
+
+def test_weights_are_told_by_dtype_and_quantization(plan, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    folder = make_model(tmp_path / "m", {**LLAMA_8B, "quantization_config": {"quant_method": "fp8"}}, 10)
+    weights = {"w": ("F8_E4M3", [7_000_000_000]), "s": ("BF16", [1_000_000_000])}
+    (folder / "model.safetensors").write_bytes(header(weights))
+    code, out, _ = plan(str(folder), "--gpu", "l4", "--context", "8192")
+    assert code == 0
+    assert "9.0 GB = 8.38 GiB (fp8; BF16 2.0 GB, F8_E4M3 7.0 GB; " in out
 
 
 def test_what_fits_nowhere_is_exit_code_1(plan, model: str) -> None:  # type: ignore[no-untyped-def]

@@ -73,6 +73,13 @@ def test_numbers_of_32_bits_are_loaded_in_16_unless_the_model_is_quantized() -> 
     assert Weights({"F8_E4M3": 1000, "F32": 10, "BF16": 10}, "").bytes_for(scaled) == 1060
 
 
+def test_a_model_that_is_quantized_while_it_is_loaded_keeps_its_embeddings() -> None:
+    read = shape.read(SMALL)
+    matrices, rest = estimate.parameters(read)
+    assert Weights({"BF16": matrices + rest}, "").bytes_for(read, "fp8") == matrices + 2 * rest
+    assert estimate.weight_bytes(read, "fp8") == matrices + 2 * rest
+
+
 @pytest.mark.parametrize(
     ("said", "bits"),
     [
