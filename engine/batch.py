@@ -40,7 +40,7 @@ def main() -> int:
     if not mode and not (folder / INPUT).is_file():
         complain(Problem(f"{folder / INPUT} is not there", "berth batch makes it"))
         return Exit.MISSING_PREREQUISITE
-    if int(os.environ.get("VLLM_NNODES") or 1) > 1:
+    if os.environ.get("VLLM_NNODES", "").strip() not in ("", "1"):
         complain(Problem("a batch is answered on one node", "leave VLLM_NNODES out, or use fewer, larger GPUs"))
         return Exit.BAD_SETTING
     return serve.launch(mode, os.environ, lambda argv: command(argv, folder, share))

@@ -1,5 +1,6 @@
 """A batch on a cluster: an array of jobs that share the requests, in a folder on the cluster's file system."""
 
+import fnmatch
 import shlex
 import time
 from dataclasses import replace
@@ -18,7 +19,10 @@ from berth.slurm.submit import SCRIPT
 from engine import journal
 from engine.phases import Phase
 
-LOOK_EVERY_S = 3.0
+LOOK_EVERY_S = 5.0
+# Counting reads all that has been answered: it may take a twentieth of the time, however much that is.
+REST = 20
+TRANSFER_S = 3600.0  # a bound for hangs
 ANSWERING, WAITING = "answering", "waiting for Slurm"
 _COUNT = 'cd "$1" 2>/dev/null && cat answers-*.jsonl 2>/dev/null | wc -l || echo 0'
 _JOURNALS = "answers-*.jsonl"
@@ -31,6 +35,7 @@ class Array:
         self._batch, self.manifest, self._deployment, self._runtime = batch, manifest, deployment, runtime
         self._store, self._cluster = runtime.store, runtime.store.cluster
         self._plan = runtime.plan(deployment)
+        self._counting_s = 0.0
         self.place = manifest.place or f"{self._store.root}/batches/{self._plan.name}-{manifest.sha256[:12]}"
 
     def command(self) -> list[str]:
@@ -52,7 +57,7 @@ class Array:
     def submit(self, progress: Progress) -> None:
         """Put the folder there and submit. Raises BerthError with what Slurm said."""
         argv = self.command()
-        self._cluster.write_all(self.place, self._files())
+        self._cluster.write_all(self.place, self._files(), TRANSFER_S)
         done = self._cluster.run(argv, check=False)
         if done.code:
             raise BerthError(refusals.refused(done.stderr, self._plan, self._cluster, self._store.site))
@@ -65,7 +70,7 @@ class Array:
         """What the job reads: settings, scripts, the requests, and what is answered already."""
         files = submit.files(self._deployment, self._store.site)
         files["job/batch.sbatch"] = ((SCRIPT / "batch.sbatch").read_bytes(), 0o700)
-        if not self.manifest.place:  # the first time
+        if not self.manifest.place or journal.INPUT not in self._cluster.listdir(self.place):  # the first time
             for path in (self._batch.folder / journal.INPUT, *self._batch.folder.glob(_JOURNALS)):
                 files[path.name] = (path.read_bytes(), 0o600)
         return files
@@ -79,7 +84,7 @@ class Array:
                 if not any(job.running for job in living):
                     before, since = done, time.monotonic()
                 progress.show(self._phase(living, done, before, since))
-                time.sleep(LOOK_EVERY_S)
+                time.sleep(max(LOOK_EVERY_S, REST * self._counting_s))
         except KeyboardInterrupt:
             jobs = " ".join(self.manifest.jobs)
             end = shlex.join(["scancel", "--signal=TERM", "--batch", *self.manifest.jobs])
@@ -97,13 +102,16 @@ class Array:
         return Phase(ANSWERING, min(1.0, done / total), said)
 
     def _count(self) -> int:
-        said = self._cluster.run(["sh", "-c", _COUNT, "sh", self.place]).stdout.split()
+        began = time.monotonic()
+        said = self._cluster.run(["sh", "-c", _COUNT, "sh", self.place], timeout_s=TRANSFER_S).stdout.split()
+        self._counting_s = time.monotonic() - began
         return int(said[-1]) if said else 0
 
     def fetch(self) -> None:
         """Bring what has been answered here."""
-        for name, data in self._cluster.read_each(self.place, _JOURNALS).items():
-            (self._batch.folder / name).write_bytes(data)
+        for name in fnmatch.filter(self._cluster.listdir(self.place), _JOURNALS):
+            if (data := self._cluster.read(f"{self.place}/{name}", TRANSFER_S)) is not None:
+                (self._batch.folder / name).write_bytes(data)
 
     def why(self) -> tuple[str, str]:
         """What the engine of a task said last before it gave up: a sentence and a hint, as far as there are any."""

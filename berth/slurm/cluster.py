@@ -109,7 +109,7 @@ class Cluster:
         """Whether the login node has a program on its PATH."""
         return self.run(["sh", "-c", 'command -v -- "$1" || exit 1', "sh", program], check=False).code == 0
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, timeout_s: float = 60) -> bytes | None:
         """A file's bytes, or None where there is none. Raises BerthError for one that cannot be read."""
         if self.destination is None:
             try:
@@ -118,7 +118,7 @@ class Cluster:
                 return None
             except OSError as error:
                 raise _unreadable(path, error.strerror or str(error)) from error
-        code, out, err = self._raw(["sh", "-c", _READ, "sh", path], None, 60)
+        code, out, err = self._raw(["sh", "-c", _READ, "sh", path], None, timeout_s)
         if code not in (0, _ABSENT):
             raise _unreadable(path, err.decode(errors="replace").strip())
         return out if code == 0 else None
@@ -155,7 +155,7 @@ class Cluster:
                 Exit.MISSING_PREREQUISITE,
             ) from error
 
-    def write_all(self, directory: str, files: Mapping[str, tuple[bytes, int]]) -> None:
+    def write_all(self, directory: str, files: Mapping[str, tuple[bytes, int]], timeout_s: float = 60) -> None:
         """Write files of a directory, by their paths in it, each with its mode. Raises BerthError."""
         if self.destination is None:
             for name, (data, mode) in files.items():
@@ -168,7 +168,7 @@ class Cluster:
                 about.size, about.mode = len(data), mode
                 tar.addfile(about, io.BytesIO(data))
         script = 'umask 077; mkdir -p -- "$1" && exec tar -x -p --no-same-owner -f - -C "$1"'
-        self.run(["sh", "-c", script, "sh", directory], input=archive.getvalue())
+        self.run(["sh", "-c", script, "sh", directory], input=archive.getvalue(), timeout_s=timeout_s)
 
     def listdir(self, path: str) -> list[str]:
         """The names in a directory, sorted; none for one that is not there."""

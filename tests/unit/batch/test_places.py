@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.batch import slurm
+from berth.batch import compose, slurm
 from berth.batch.folder import Batch
 from berth.deployment import resolve
 from berth.errors import BerthError
@@ -55,6 +55,16 @@ def test_a_bad_setting_is_told_before_anything_else(tmp_path: Path) -> None:
     done = berth(*words, cwd=tmp_path, VLLM_MAX_MODEL_LEN="many")
     assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
     assert "VLLM_MAX_MODEL_LEN" in done.stderr
+
+
+def test_a_container_has_the_folder_and_writes_as_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = resolve([DEMO], "cpu", {"PATH": os.environ["PATH"]})
+    for uid, user in ((1234, ["--user", "1234:0"]), (0, [])):
+        monkeypatch.setattr(os, "getuid", lambda uid=uid: uid)
+        argv = compose.program(deployment, tmp_path, ["-m", "engine.batch", "{folder}"]).argv
+        assert argv[argv.index("-T") + 1 : argv.index("--name")] == user
+        assert argv[argv.index("--volume") + 1] == f"{tmp_path}:/batch"
+        assert argv[-6:] == ["engine", "python", "-P", "-m", "engine.batch", "/batch"]
 
 
 def array(tmp_path: Path, nodes: int | None = None) -> slurm.Array:
