@@ -13,6 +13,8 @@ model_paths() {
         path=${settings[$name]:-}
         [[ $path == /* && -e $path ]] || continue
         [[ $path =~ ^(.*/models--[^/]+)/snapshots/ ]] && path=${BASH_REMATCH[1]}
+        # It names measurements that lie beside it.
+        [[ $name != QUANT_CONFIG ]] || path=${path%/*}
         printf '%s\n' "$path"
     done | sort -u
 }
