@@ -16,6 +16,22 @@ class Engine(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b'{"data": [{"id": "stand-in"}]}')
 
+    def do_POST(self) -> None:
+        """Answer a chat with the name of this engine, whole or streamed; what else is asked for is not there."""
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path != "/v1/chat/completions":
+            self.send_error(404)
+            return
+        said = {"content": f"I am {os.environ['HOSTNAME']}."}
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream" if asked.get("stream") else "application/json")
+        self.end_headers()
+        if asked.get("stream"):
+            event = json.dumps({"id": "1", "choices": [{"index": 0, "delta": said}]})
+            self.wfile.write(f"data: {event}\n\ndata: [DONE]\n\n".encode())
+        else:
+            self.wfile.write(json.dumps({"id": "1", "choices": [{"index": 0, "message": said}]}).encode())
+
     def log_message(self, *_: object) -> None:
         """Say nothing: the log belongs to the line of JSON."""
 

@@ -109,3 +109,14 @@ def test_models_with_a_key_that_the_engine_refuses_is_502(open_door: OpenDoor) -
     door = open_door()
     door.engine.knobs.api_key = "other"
     assert door.client.get("/v1/models").status_code == 502
+
+
+def test_vllms_router_is_ready_while_one_of_its_engines_is(open_door: OpenDoor) -> None:
+    door = open_door()
+    door.engine.knobs.healthy = False
+    assert state(door) == (503, "failed")
+    routed = open_door()
+    routed.engine.knobs.healthy = False
+    routed.engine.knobs.others["/readiness"] = b'{"status":"ready","healthy_workers":1,"total_workers":2}'
+    assert state(routed) == (200, "ready")
+    assert routed.chat(OPENAI_BODY).status_code == 200
