@@ -1,4 +1,4 @@
-# Every image of the kit, stated once:  docker buildx bake            (all four)
+# Every image of the kit, stated once:  docker buildx bake            (all five)
 #                                       docker buildx bake vllm-cuda  (one)
 # Variables below come from the environment:  REGISTRY=registry.example/ai VERSION=0.1.0 docker buildx bake --push
 # Behind a proxy that opens TLS:  docker buildx bake --set '*.secrets=id=ca,src=/etc/ssl/certs/ca-certificates.crt'
@@ -31,7 +31,7 @@ variable "CACHE" {
 }
 
 group "default" {
-  targets = ["vllm", "llm"]
+  targets = ["vllm", "llm", "router"]
 }
 
 target "_common" {
@@ -59,4 +59,13 @@ target "llm" {
   tags       = ["${REGISTRY}/llm:${VERSION}"]
   cache-from = CACHE == "" ? [] : ["type=registry,ref=${CACHE}:llm"]
   cache-to   = CACHE == "" ? [] : ["type=registry,ref=${CACHE}:llm,mode=max"]
+}
+
+# vLLM's own router, for compose/router.yaml.
+target "router" {
+  inherits   = ["_common"]
+  dockerfile = "compose/router.Dockerfile"
+  tags       = ["${REGISTRY}/router:${VERSION}"]
+  cache-from = CACHE == "" ? [] : ["type=registry,ref=${CACHE}:router"]
+  cache-to   = CACHE == "" ? [] : ["type=registry,ref=${CACHE}:router,mode=max"]
 }

@@ -40,10 +40,14 @@ ENV PATH=/opt/venv/bin:$PATH \
     HOME=/home/berth
 
 ARG BERTH_VERSION=0.1.0
+ARG SOURCE=""
+ARG REVISION=""
 LABEL org.opencontainers.image.title="berth/router" \
     org.opencontainers.image.description="vLLM's own router between the service and several engines" \
     org.opencontainers.image.licenses="Apache-2.0" \
-    org.opencontainers.image.version="${BERTH_VERSION}"
+    org.opencontainers.image.version="${BERTH_VERSION}" \
+    org.opencontainers.image.source="${SOURCE}" \
+    org.opencontainers.image.revision="${REVISION}"
 
 WORKDIR /home/berth
 USER 10001:0

@@ -86,10 +86,10 @@ def test_the_build_check_finds_nothing(dockerfile: Path) -> None:
 
 
 @pytest.mark.docker
-def test_bake_builds_every_engine_image_and_the_service() -> None:
+def test_bake_builds_every_engine_image_the_service_and_the_router() -> None:
     needs_engine()
     targets = bake()
-    assert set(targets) == {"llm", *(f"vllm-{device(path)}" for path in DOCKERFILES)}
+    assert set(targets) == {"llm", "router", *(f"vllm-{device(path)}" for path in DOCKERFILES)}
     for name, target in targets.items():
         assert target["tags"] == [f"berth/{name}:0.1.0"]
         assert (ROOT / target["context"] / target["dockerfile"]).is_file()
