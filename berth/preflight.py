@@ -103,9 +103,10 @@ def _port_problem(address: str, port: int, name: str) -> Problem | None:
 
 
 def is_local_model(deployment: Deployment) -> bool:
-    """Whether no hub is needed: the demo model, or a folder."""
+    """Whether no hub is needed: the demo model, a folder or file, or a place in an object store."""
     model = deployment.model
-    return model in ("", names.DEMO) or model.startswith(("/", "./", "../", "~")) or Path(model).is_dir()
+    elsewhere = "://" in model or model.startswith(("/", "./", "../", "~"))
+    return elsewhere or model in ("", names.DEMO) or Path(model).is_dir()
 
 
 def ask_hub(deployment: Deployment) -> hub.Answer | None:

@@ -188,3 +188,9 @@ def test_a_cache_that_cannot_be_written_is_said_before_the_download(resolve: Res
     assert f"{root}/file/cache/hub is not writable" in problem.sentence
     assert "BERTH_CACHE" in problem.hint
     assert Runtime().problems(resolve("env/cpu.env", shell=shell(BERTH_CACHE=str(root / "new/cache")))) == []
+
+
+@pytest.mark.parametrize("model", ["s3://bucket/models/llama/abc1234", "/models/model.tar", "demo"])
+def test_a_model_that_comes_from_elsewhere_needs_no_hub(resolve: Resolve, model: str) -> None:
+    wanted = resolve("env/cpu.env", shell={"LLM_VLLM_MODEL_NAME": model, "HF_ENDPOINT": "http://127.0.0.1:9"})
+    assert preflight.ask_hub(wanted) is None
