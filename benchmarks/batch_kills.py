@@ -53,15 +53,20 @@ def begin(place: Path) -> subprocess.Popen[bytes]:
 
 
 def kill_once(place: Path, at: int, whom: str) -> None:
-    """Let it answer until `at` lines are written, then SIGKILL the command or the engine, without warning."""
+    """Let it answer until `at` lines are written, then SIGKILL the command or the engine, without warning.
+
+    A command that is killed has its engine finish what it has begun, so the place may be passed already: then the kill
+    comes as soon as there is one more.
+    """
     folder = place / "out.jsonl.batch"
+    at = max(at, answered(folder) + 1)
     running = begin(place)
     while answered(folder) < at:
         assert running.poll() is None, (place / "said").read_text()[-3000:]
         time.sleep(0.05)
     victim = running.pid if whom == COMMAND else engine_of(folder)
-    if victim is not None:
-        os.kill(victim, signal.SIGKILL)
+    assert victim is not None, "no engine answers"
+    os.kill(victim, signal.SIGKILL)
     running.wait()
 
 
