@@ -14,7 +14,8 @@ import trustme
 
 from berth import chat, children, trust, up, waiting
 from berth.errors import BerthError, Exit
-from berth.runtimes import Endpoint
+from berth.runtimes import Endpoint, slurm
+from tests.unit.cli.conftest import Resolve
 
 NOBODY = "http://127.0.0.1:1"
 ASK = [{"role": "user", "content": "?"}]
@@ -117,3 +118,10 @@ def test_chat_trusts_an_authority_that_is_named_and_tells_of_one_that_is_not(tmp
         assert "--cacert" in caught.value.problems[0].hint
     with serving(tmp_path, "llm.example.org", authority=authority) as misnamed, pytest.raises(BerthError):
         list(chat.stream(chat.service_at(misnamed.service, None, file), ASK, 8))
+
+
+def test_a_job_under_slurm_speaks_no_https_and_says_what_does(resolve: Resolve) -> None:
+    (problem,) = slurm.Runtime().problems(resolve("env/cpu.env", shell={"LLM_TLS_CERT_FILE": "/etc/cert.pem"}))
+    assert "speaks HTTP" in problem.sentence
+    assert "leave LLM_TLS_CERT_FILE" in problem.hint
+    assert problem.exit_code == Exit.BAD_SETTING
