@@ -34,7 +34,7 @@ def engine_of(folder: Path) -> int | None:
     """The process that answers, by its command line."""
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            words = entry.read_bytes().decode(errors="replace").split("\0")
+            words = entry.read_bytes().decode(errors="replace")  # one text: vLLM writes titles of its own
         except OSError:
             continue
         if "engine.batch_vllm" in words and str(folder) in words:
