@@ -9,7 +9,7 @@ from pathlib import Path
 
 from berth import deployment
 from berth.errors import Exit, failed
-from llm_service.keys import NAME, Key, KeysError, digest_of, parse_keys, read_keys
+from llm_service.lock.keys import NAME, Key, KeysError, digest_of, parse_keys, read_keys
 
 SETTING = "LLM_API_KEYS_FILE"
 

@@ -25,7 +25,7 @@ def problems(deployment: Deployment, runtime: Runtime) -> list[Problem]:
 
 def service_problems(deployment: Deployment) -> list[Problem]:
     """What the service would refuse: a bad value, or to be reached by other machines without a key."""
-    from llm_service.loading import SettingsError, load
+    from llm_service.config.loading import SettingsError, load
 
     given = {name: value for name, value in deployment.environ.items() if name.startswith("LLM_")}
     where = {"LLM_USVC_HOST": deployment.address, "BIND_ADDR": deployment.address}

@@ -11,8 +11,8 @@ from pathlib import Path
 from textwrap import fill
 
 from engine import catalog, devices, names
-from llm_service import loading
-from llm_service.settings import Settings
+from llm_service.config import loading
+from llm_service.config.settings import Settings
 
 HERE = Path(__file__).resolve().parent
 TARGET = HERE / "settings.yaml"

@@ -11,14 +11,14 @@ import socket
 import sys
 from collections import Counter
 
-from llm_service import logs
 from llm_service.app import create_app
-from llm_service.extras import missing_extra
-from llm_service.limits import bounded
-from llm_service.loading import SettingsError, load
-from llm_service.serving import server_config
-from llm_service.settings import Settings
-from llm_service.stopping import Drain, Server
+from llm_service.config.extras import missing_extra
+from llm_service.config.loading import SettingsError, load
+from llm_service.config.settings import Settings
+from llm_service.port.limits import bounded
+from llm_service.port.serving import server_config
+from llm_service.port.stopping import Drain, Server
+from llm_service.records import logs
 
 _log = logging.getLogger("llm_service")
 GARBAGE_OBJECTS = 10_000  # between two looks for garbage; Python's 700 costs 4 % of the time at 512 streams

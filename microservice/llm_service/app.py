@@ -8,23 +8,25 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from llm_service import __version__, local, openapi
-from llm_service.access import access_log
-from llm_service.admission import Admission
+from llm_service import __version__
+from llm_service.config.settings import Settings
 from llm_service.door import Door
+from llm_service.engines.pool import Pool
 from llm_service.forward import Forward
-from llm_service.keys import Keys
-from llm_service.logs import Batch
-from llm_service.metrics import Metrics
-from llm_service.page import page_routes
+from llm_service.local import openapi
+from llm_service.local import routes as local
+from llm_service.local.page import page_routes
+from llm_service.lock.admission import Admission
+from llm_service.lock.keys import Keys
 from llm_service.paths import Paths
-from llm_service.pool import Pool
-from llm_service.settings import Settings
-from llm_service.statistics import Statistics
-from llm_service.stopping import Drain
+from llm_service.port.stopping import Drain
+from llm_service.records.access import access_log
+from llm_service.records.logs import Batch
+from llm_service.records.metrics import Metrics
+from llm_service.records.statistics import Statistics
 
 if TYPE_CHECKING:
-    from llm_service.tracing import Tracing
+    from llm_service.records.tracing import Tracing
 
 
 def create_app(
@@ -88,6 +90,6 @@ def _fastapi(pool: Pool, tracing: "Tracing | None") -> FastAPI:
 def _tracing(settings: Settings) -> "Tracing | None":
     if settings.traces_endpoint is None:
         return None
-    from llm_service.tracing import exporting  # an optional extra, and 10 MB of memory
+    from llm_service.records.tracing import exporting  # an optional extra, and 10 MB of memory
 
     return exporting(settings.traces_endpoint)

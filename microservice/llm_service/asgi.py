@@ -5,8 +5,8 @@ from time import perf_counter
 
 from starlette.types import Send
 
-from llm_service.exchange import Exchange
-from llm_service.outlet import Outlet
+from llm_service.port.outlet import Outlet
+from llm_service.records.exchange import Exchange
 
 Header = tuple[bytes, bytes]
 

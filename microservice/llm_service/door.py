@@ -15,10 +15,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from llm_service.asgi import Writer
 from llm_service.errors import ServiceError, Unauthorized, Unexpected, WrongMethod, error_headers, shaped
-from llm_service.exchange import LONGEST_LOGGED, Exchange, Observer
 from llm_service.forward import Forward
-from llm_service.keys import Key, Keys, shown_key
+from llm_service.lock.keys import Key, Keys, shown_key
 from llm_service.paths import Kind, Paths, Route, public
+from llm_service.records.exchange import LONGEST_LOGGED, Exchange, Observer
 
 _log = logging.getLogger("llm_service.door")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,128}")

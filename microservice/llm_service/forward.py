@@ -8,9 +8,11 @@ import time
 
 from starlette.types import Receive, Scope
 
-from llm_service.admission import Admission
 from llm_service.asgi import Header, Writer
-from llm_service.engines import Engine
+from llm_service.config.settings import Settings
+from llm_service.engines.engine import Engine
+from llm_service.engines.pool import Pool
+from llm_service.engines.relay import Reply
 from llm_service.errors import (
     EngineLost,
     EngineNotReady,
@@ -21,19 +23,17 @@ from llm_service.errors import (
     opea_sentence,
     shaped,
 )
-from llm_service.events import error_event
-from llm_service.exchange import CLIENT_GONE
-from llm_service.keys import Key
+from llm_service.forms.events import error_event
+from llm_service.forms.replies import door_refusal, engine_message, stream_shape, whole_reply
 from llm_service.large import HELD_BYTES, MOST_HELD_BYTES, held, pass_on, too_large
-from llm_service.limits import read_body
+from llm_service.lock.admission import Admission
+from llm_service.lock.keys import Key
 from llm_service.passing import Passing
 from llm_service.paths import Route
-from llm_service.pool import Pool
-from llm_service.relay import Reply
-from llm_service.replies import door_refusal, engine_message, stream_shape, whole_reply
-from llm_service.settings import Settings
-from llm_service.stopping import Drain
-from llm_service.usage import note_usage
+from llm_service.port.limits import read_body
+from llm_service.port.stopping import Drain
+from llm_service.records.exchange import CLIENT_GONE
+from llm_service.records.usage import note_usage
 from llm_service.watch import ClientGone, Watch
 from llm_service.work import Work, understood
 

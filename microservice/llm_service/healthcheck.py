@@ -10,7 +10,7 @@ import os
 import ssl
 import sys
 
-from llm_service.environment import cleaned
+from llm_service.config.environment import cleaned
 
 # An address to listen on that means "all of them" is none to connect to.
 _CONNECTABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}

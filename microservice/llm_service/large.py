@@ -3,9 +3,9 @@
 import time
 
 from llm_service.asgi import Header, Writer
+from llm_service.engines.upstream import Reply
 from llm_service.errors import EngineLost
-from llm_service.upstream import Reply
-from llm_service.usage import TAIL_BYTES, note_usage
+from llm_service.records.usage import TAIL_BYTES, note_usage
 from llm_service.watch import Watch
 
 # Of one reply, until it goes on: as many as any chat has; embeddings of many texts, and audio, have more.

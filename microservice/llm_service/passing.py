@@ -3,9 +3,9 @@
 import asyncio
 
 from llm_service.asgi import Writer
-from llm_service.events import Literals, WholeEvents
-from llm_service.outlet import Outlet
-from llm_service.upstream import Pour
+from llm_service.engines.upstream import Pour
+from llm_service.forms.events import Literals, WholeEvents
+from llm_service.port.outlet import Outlet
 from llm_service.watch import Watch
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from starlette.types import Receive
 
 from llm_service.asgi import Header, Writer
+from llm_service.config.settings import Settings
 from llm_service.errors import EngineTimeout, RequestTooLong
-from llm_service.settings import Settings
 
 NOTICE_SECONDS = 0.05  # a client that leaves earlier is noticed now; most small replies are over by then
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
-from llm_service import dialects
 from llm_service.asgi import Header
-from llm_service.dialects import Call, Form
-from llm_service.engines import Engine
-from llm_service.exchange import LONGEST_LOGGED, Exchange
+from llm_service.config.settings import Settings
+from llm_service.engines.engine import Engine
+from llm_service.forms import dialects
+from llm_service.forms.dialects import Call, Form
 from llm_service.paths import Kind, Route
-from llm_service.settings import Settings
+from llm_service.records.exchange import LONGEST_LOGGED, Exchange
 
 # What a client's headers may tell the engine. Its key, its cookies and its addresses are between it and this service.
 _PASSED_ON = frozenset((b"accept", b"tracestate", b"baggage", b"anthropic-version", b"anthropic-beta", b"openai-beta"))

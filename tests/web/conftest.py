@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from llm_service.loading import load
+from llm_service.config.loading import load
 from tests.support.stub_engine import StubEngine
 from tests.unit.service.door import Door, Running
 from tests.web.chatting import Chat

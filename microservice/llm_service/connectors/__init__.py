@@ -1,9 +1,9 @@
 """What carries chat requests to the engine: the relay itself, or LangChain's chat class."""
 
-from llm_service.address import Address
-from llm_service.relay import Connector, Relay
-from llm_service.setting_kinds import ConnectorName
-from llm_service.settings import Settings
+from llm_service.config.setting_kinds import ConnectorName
+from llm_service.config.settings import Settings
+from llm_service.engines.address import Address
+from llm_service.engines.relay import Connector, Relay
 
 
 def build_connector(settings: Settings, relay: Relay, address: Address) -> Connector:

@@ -16,9 +16,9 @@ from langchain_core.messages import AIMessage, convert_to_messages
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from llm_service.address import Address, goes_direct
+from llm_service.engines.address import Address, goes_direct
+from llm_service.engines.relay import KEEP_ALIVE_SECONDS, Header, Phase, Relay, Reply, passed_on
 from llm_service.errors import BadRequest, EngineLost, EngineNotReady, EngineTimeout, ServiceError
-from llm_service.relay import KEEP_ALIVE_SECONDS, Header, Phase, Relay, Reply, passed_on
 
 _NOT_CARRIED = ("n", "tools", "logprobs")
 _JSON = (b"content-type", b"application/json")

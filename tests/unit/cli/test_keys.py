@@ -11,7 +11,7 @@ import pytest
 from berth import __main__, deployment, keysfile
 from berth.__main__ import main
 from berth.errors import BerthError
-from llm_service.keys import Keys
+from llm_service.lock.keys import Keys
 
 
 @pytest.fixture

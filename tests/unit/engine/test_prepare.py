@@ -8,7 +8,7 @@ import pytest
 
 from engine import prepare
 from engine.messages import Exit
-from llm_service.loading import SettingsError, load
+from llm_service.config.loading import SettingsError, load
 
 KNOWN = {"BERTH_NAMES": "BERTH_CPUS BERTH_NAMES LLM_STREAM_FORMAT LLM_USVC_PORT"}
 

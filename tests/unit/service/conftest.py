@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from llm_service import health, pool
-from llm_service.loading import load
+from llm_service.config.loading import load
+from llm_service.engines import health, pool
 from tests.support.stub_engine import StubEngine
 from tests.unit.service.door import Door, Running
 from tests.unit.service.engine_files import Deployment

@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 
 from llm_service.app import create_app
-from llm_service.serving import server_config
-from llm_service.settings import Settings
-from llm_service.stopping import Drain, Server
+from llm_service.config.settings import Settings
+from llm_service.port.serving import server_config
+from llm_service.port.stopping import Drain, Server
 from tests.support.stub_engine import StubEngine
 from tests.support.waiting import wait_until
 

@@ -3,10 +3,10 @@
 import asyncio
 from typing import Any
 
-from llm_service import wire as wires
-from llm_service.answer import Answer
+from llm_service.engines import wire as wires
+from llm_service.engines.answer import Answer
+from llm_service.engines.wire import Wire
 from llm_service.errors import EngineLost
-from llm_service.wire import Wire
 
 REQUEST = b"POST /v1/x HTTP/1.1\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llm_service.address import Address
-from llm_service.upstream import Connector, Reply
+from llm_service.engines.address import Address
+from llm_service.engines.upstream import Connector, Reply
 
 Answering = Callable[["Exchange"], Awaitable[None]]
 BODY = b'{"choices":[{"message":{"content":"whole"}}]}'

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import trustme
 
-from llm_service import connections
-from llm_service.address import Address
-from llm_service.connections import Connections
+from llm_service.engines import connections
+from llm_service.engines.address import Address
+from llm_service.engines.connections import Connections
+from llm_service.engines.relay import Relay, goes_far
+from llm_service.engines.wire import Wire
 from llm_service.errors import EngineNotReady, EngineTimeout
-from llm_service.relay import Relay, goes_far
-from llm_service.wire import Wire
 from tests.unit.service.raw_engine import BODY, WHOLE, Exchange, finish, opened, raw_engine
 
 MICROSERVICE = Path(__file__).parents[3] / "microservice"
@@ -191,7 +191,7 @@ async def test_an_engine_behind_tls_is_reached_when_its_certificate_is_accepted(
 def test_https_and_proxies_are_aiohttps(
     url: str, proxies: dict[str, str], far: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llm_service.relay.getproxies", lambda: proxies)
+    monkeypatch.setattr("llm_service.engines.relay.getproxies", lambda: proxies)
     assert goes_far(Address(url)) is far
 
 

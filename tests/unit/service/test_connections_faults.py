@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import uvloop
 
-from llm_service.address import Address
-from llm_service.connections import Connections
+from llm_service.engines.address import Address
+from llm_service.engines.connections import Connections
+from llm_service.engines.relay_tls import TlsConnections
+from llm_service.engines.upstream import Connector
 from llm_service.errors import BadRequest, EngineLost
-from llm_service.relay_tls import TlsConnections
-from llm_service.upstream import Connector
 from tests.unit.service.raw_engine import BODY, WHOLE, Answering, Exchange, RawEngine, raw_engine
 
 Run = Callable[..., Any]

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import uvloop
 
-from llm_service.address import Address
-from llm_service.connections import Connections
+from llm_service.engines.address import Address
+from llm_service.engines.connections import Connections
+from llm_service.engines.relay_tls import TlsConnections
+from llm_service.engines.upstream import not_connected
 from llm_service.errors import EngineNotReady
-from llm_service.relay_tls import TlsConnections
-from llm_service.upstream import not_connected
 from tests.unit.service.raw_engine import BODY, finish, opened, raw_engine
 
 

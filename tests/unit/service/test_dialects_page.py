@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from llm_service.loading import load
+from llm_service.config.loading import load
 from tests.support.stub_engine import TEXT, Record, StubEngine
 from tests.support.stub_messages import chunk, whole
 from tests.unit.service.door import Door, Running

@@ -15,11 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
-from llm_service import admission
-from llm_service.admission import Admission
+from llm_service.config.loading import load
 from llm_service.errors import Overloaded, ServiceError, TooManyRequests
-from llm_service.keys import Key
-from llm_service.loading import load
+from llm_service.lock import admission
+from llm_service.lock.admission import Admission
+from llm_service.lock.keys import Key
 from tests.support.waiting import wait_until
 from tests.unit.service.door import CHAT, OPENAI_BODY, Door
 

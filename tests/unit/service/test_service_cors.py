@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_service.loading import SettingsError, load
+from llm_service.config.loading import SettingsError, load
 from tests.unit.service.door import CHAT, OPENAI_BODY, Door
 
 OpenDoor = Callable[..., Door]

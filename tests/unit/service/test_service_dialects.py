@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_service import dialects
-from llm_service.dialects import Form
 from llm_service.errors import BadRequest
-from llm_service.limits import MAX_DEPTH
-from llm_service.replies import opea_reply
+from llm_service.forms import dialects
+from llm_service.forms.dialects import Form
+from llm_service.forms.replies import opea_reply
+from llm_service.port.limits import MAX_DEPTH
 from tests.unit.service.understanding import LIST, USER, refused, sent, understood
 
 

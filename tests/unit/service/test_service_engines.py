@@ -1,8 +1,8 @@
 """One engine as its failures add up."""
 
-from llm_service.address import Address
-from llm_service.engines import Engine
-from llm_service.loading import load
+from llm_service.config.loading import load
+from llm_service.engines.address import Address
+from llm_service.engines.engine import Engine
 
 
 def test_an_engine_that_failed_thousands_of_times_still_only_rests() -> None:

@@ -122,7 +122,7 @@ def test_requests_fail_and_recover_with_the_engine(open_door: OpenDoor) -> None:
 def test_an_engine_that_comes_back_silent_is_known_to_load(
     open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llm_service.health.PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("llm_service.engines.health.PROBE_SECONDS", 0.2)
     engine = StubEngine()
     engine.listen()
     door = open_door(engine)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_service.errors import EngineLost, EngineNotReady, ServiceError, ShuttingDown, anthropic_body, openai_body
-from llm_service.events import Literals, WholeEvents, error_event
-from llm_service.replies import door_refusal
+from llm_service.forms.events import Literals, WholeEvents, error_event
+from llm_service.forms.replies import door_refusal
 
 LOST = EngineLost("The engine went away.")
 DONE = b"data: [DONE]\n\n"

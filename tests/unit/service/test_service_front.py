@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from llm_service import front
+from llm_service.port import front
 from tests.support.waiting import wait_until
 from tests.unit.service.door import CHAT, OPENAI_BODY, Door
 from tests.unit.service.raw import Raw, chunked, post

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_service import front
-from llm_service.loading import load
+from llm_service.config.loading import load
 from llm_service.paths import Paths
+from llm_service.port import front
 from tests.support.stub_engine import StubEngine
 from tests.support.waiting import wait_until
 from tests.unit.service.door import CHAT, OPEA_BODY, OPENAI_BODY, Door, Running

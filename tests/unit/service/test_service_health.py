@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from llm_service import health
+from llm_service.engines import health
 from tests.support.stub_engine import StubEngine
 from tests.support.waiting import wait_until
 from tests.unit.service.door import OPENAI_BODY, Door

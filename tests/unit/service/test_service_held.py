@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from llm_service.held import Held
+from llm_service.port.held import Held
 from tests.unit.service.door import CHAT, OPENAI_BODY, Door
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from llm_service import changed, keys
 from llm_service.app import create_app
-from llm_service.loading import SettingsError, load
+from llm_service.config.loading import SettingsError, load
+from llm_service.lock import changed, keys
 from llm_service.paths import Paths, public
 from tests.support.waiting import wait_until
 from tests.unit.service.door import CHAT, OPENAI_BODY, Door

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from llm_service import limits
 from llm_service.errors import BadRequest
-from llm_service.limits import MAX_DEPTH, json_of
+from llm_service.port import limits
+from llm_service.port.limits import MAX_DEPTH, json_of
 from tests.unit.service.door import CHAT, OPENAI_BODY, Door
 
 DEEP = "more than 128 arrays and objects in each other"

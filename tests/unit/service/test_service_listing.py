@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from llm_service.address import Address
-from llm_service.listing import Listing
+from llm_service.engines.address import Address
+from llm_service.engines.listing import Listing
 from tests.unit.service.engine_files import Deployment
 
 URL = "http://10.0.0.2:20488"

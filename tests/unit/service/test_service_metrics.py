@@ -6,10 +6,11 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from llm_service import front, metrics
-from llm_service.exchange import Exchange
-from llm_service.metrics import Metrics
-from llm_service.relay import Phase
+from llm_service.engines.relay import Phase
+from llm_service.port import front
+from llm_service.records import metrics
+from llm_service.records.exchange import Exchange
+from llm_service.records.metrics import Metrics
 from tests.support.waiting import wait_until
 from tests.unit.service.door import OPENAI_BODY
 from tests.unit.service.raw import Raw

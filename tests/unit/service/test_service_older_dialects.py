@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from llm_service import dialects
-from llm_service.dialects import Form
+from llm_service.forms import dialects
+from llm_service.forms.dialects import Form
 from tests.unit.service.understanding import LIST, USER, refused, sent, understood
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import schemathesis
 
-from llm_service import front
 from llm_service.app import create_app
-from llm_service.loading import load
-from llm_service.openapi import document
+from llm_service.config.loading import load
+from llm_service.local.openapi import document
 from llm_service.paths import PAGE, Paths
+from llm_service.port import front
 from tests.unit.service.door import CHAT, Door
 
 OpenDoor = Callable[..., Door]

@@ -7,7 +7,7 @@ from pathlib import Path
 import llm_service
 from tests.unit.service.door import Door
 
-FILES = Path(llm_service.__file__).with_name("page")
+FILES = Path(llm_service.__file__).with_name("local") / "page"
 
 
 def test_the_page_and_every_file_that_it_names_are_served(door: Door) -> None:

@@ -9,9 +9,9 @@ import openai
 import pytest
 
 from llm_service.app import create_app
+from llm_service.config.loading import SettingsError, load
 from llm_service.errors import EngineLost
-from llm_service.events import LARGEST_EVENT, WholeEvents
-from llm_service.loading import SettingsError, load
+from llm_service.forms.events import LARGEST_EVENT, WholeEvents
 from llm_service.paths import Kind, Paths
 from tests.support.stub_engine import StubEngine
 from tests.unit.service.door import CHAT, OPENAI_BODY, Door, both_ready

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from llm_service import health
-from llm_service.doing import Doing, parsed
+from llm_service.engines import health
+from llm_service.engines.doing import Doing, parsed
 from tests.support.stub_engine import StubEngine
 from tests.support.waiting import wait_until
 from tests.unit.service.door import OPENAI_BODY, Door

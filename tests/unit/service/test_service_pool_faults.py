@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_service import engines
+from llm_service.engines import engine as engines
 from tests.support.stub_engine import Record, StubEngine
 from tests.support.waiting import wait_until
 from tests.unit.service.client import STREAM, failed

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from llm_service.address import Address
-from llm_service.loading import SettingsError, load
-from llm_service.setting_kinds import StreamFormat
-from llm_service.settings import Settings
+from llm_service.config.loading import SettingsError, load
+from llm_service.config.setting_kinds import StreamFormat
+from llm_service.config.settings import Settings
+from llm_service.engines.address import Address
 
 ROOT = Path(__file__).resolve().parents[3]
 NO_FILE = Path("/nonexistent/key")

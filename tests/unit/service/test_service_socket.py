@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import aiohttp
 import pytest
 
-from llm_service.relay_tls import translated
+from llm_service.engines.relay_tls import translated
 from tests.support.waiting import wait_until
 from tests.unit.service.door import OPENAI_BODY, Door, SocketEngine
 
@@ -37,7 +37,7 @@ def test_requests_and_streams_go_through_the_socket_with_the_engines_key(
 def test_an_engine_whose_socket_is_not_there_or_not_served_yet_is_starting(
     open_door: OpenDoor, engine: SocketEngine, left_behind: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llm_service.health.CACHE_SECONDS", 0.05)
+    monkeypatch.setattr("llm_service.engines.health.CACHE_SECONDS", 0.05)
     if left_behind:
         engine.listen()
         engine.kill()

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from llm_service.exchange import Exchange
-from llm_service.statistics import KEPT, Statistics
+from llm_service.records.exchange import Exchange
+from llm_service.records.statistics import KEPT, Statistics
 from tests.support.waiting import wait_until
 from tests.unit.service.door import OPENAI_BODY, Door
 

@@ -12,9 +12,9 @@ import httpx
 import pytest
 import uvicorn
 
-from llm_service import health, pool
-from llm_service.loading import load
-from llm_service.stopping import Drain, Server
+from llm_service.config.loading import load
+from llm_service.engines import health, pool
+from llm_service.port.stopping import Drain, Server
 from tests.support.stub_engine import StubEngine
 from tests.support.waiting import wait_until
 from tests.unit.service.client import STREAM, SteadyClient

@@ -9,9 +9,9 @@ import httpx
 import pytest
 import trustme
 
-from llm_service import changed
+from llm_service.config.loading import SettingsError, load
 from llm_service.healthcheck import alive
-from llm_service.loading import SettingsError, load
+from llm_service.lock import changed
 from tests.support.waiting import wait_until
 from tests.unit.service.door import CHAT, OPENAI_BODY, Door
 

@@ -10,9 +10,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from llm_service.exchange import CLIENT_LEFT, Exchange
-from llm_service.loading import SettingsError, load
-from llm_service.tracing import Tracing
+from llm_service.config.loading import SettingsError, load
+from llm_service.records.exchange import CLIENT_LEFT, Exchange
+from llm_service.records.tracing import Tracing
 from tests.unit.service.collector import Collector
 from tests.unit.service.door import OPENAI_BODY, Door
 from tests.unit.service.test_service_process import MICROSERVICE, environ

@@ -2,8 +2,8 @@
 
 import pytest
 
-from llm_service.exchange import Exchange
-from llm_service.usage import note_usage
+from llm_service.records.exchange import Exchange
+from llm_service.records.usage import note_usage
 
 CHAT = b'{"choices":[{"message":{"content":"a"}}],"usage":{"prompt_tokens":3,"total_tokens":8,"completion_tokens":5}}'
 LAST_CHUNK = (

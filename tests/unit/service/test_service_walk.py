@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llm_service.app import create_app
-from llm_service.loading import load
+from llm_service.config.loading import load
 from llm_service.paths import Paths
 from tests.unit.service.door import Door
 from tests.unit.service.raw import Raw

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from llm_service import wire as wires
+from llm_service.engines import wire as wires
 from tests.unit.service.lines import OK, Connection, framed, prefix_of, received
 
 

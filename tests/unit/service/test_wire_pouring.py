@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_service.answer import Answer
+from llm_service.engines.answer import Answer
+from llm_service.engines.wire import MOST_HELD_BYTES
 from llm_service.errors import EngineLost, ServiceError
-from llm_service.wire import MOST_HELD_BYTES
 from tests.unit.service.lines import OK, Connection, framed, split
 
 bodies = st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=8)

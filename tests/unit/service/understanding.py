@@ -5,9 +5,9 @@ from typing import Any
 import orjson
 import pytest
 
-from llm_service import dialects
-from llm_service.dialects import Call
 from llm_service.errors import BadRequest
+from llm_service.forms import dialects
+from llm_service.forms.dialects import Call
 
 USER = {"system": "Be brief.", "user": "Hello"}
 LIST = [{"role": "user", "content": "Hello"}]

@@ -1,0 +1,1 @@
+"""What stands at the port: connections of clients, their limits, TLS, and how they end."""

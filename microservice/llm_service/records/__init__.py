@@ -1,0 +1,1 @@
+"""What is kept of each request: log, metrics, statistics, traces."""
