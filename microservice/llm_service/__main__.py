@@ -3,6 +3,7 @@
 Exit codes: 0 stopped as asked, 1 failed, 2 bad setting, 3 the optional extra is missing.
 """
 
+import ctypes
 import errno
 import gc
 import logging
@@ -21,6 +22,8 @@ from llm_service.port.stopping import Drain, Server
 from llm_service.records import logs
 
 _log = logging.getLogger("llm_service")
+_M_MMAP_THRESHOLD = -3  # malloc.h
+MAPPED_BYTES = 64 * 1024  # what is as large goes back to the machine when it is freed; glibc's own limit rises to 32 MiB
 GARBAGE_OBJECTS = 10_000  # between two looks for garbage; Python's 700 costs 4 % of the time at 512 streams
 
 
@@ -66,6 +69,7 @@ def _serve(settings: Settings, listener: socket.socket, batch: logs.Batch | None
         drain,
         settings.drain_seconds,
     )
+    _return_memory()
     gc.collect()
     gc.freeze()  # what is there for good need not be looked through again
     gc.set_threshold(GARBAGE_OBJECTS)
@@ -73,6 +77,12 @@ def _serve(settings: Settings, listener: socket.socket, batch: logs.Batch | None
     server.run(sockets=[listener])
     _log.info("stopped")
     return 0 if server.started else 1
+
+
+def _return_memory() -> None:
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:  # glibc's
+        set_option(_M_MMAP_THRESHOLD, MAPPED_BYTES)
 
 
 def _complain(sentence: str, hint: str) -> None:

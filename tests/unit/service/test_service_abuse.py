@@ -166,6 +166,7 @@ def test_bodies_of_a_hundred_megabytes_are_refused_before_they_are_held(begin: B
         print(f"8 bodies of 100 MB with their length: {(memory(service) - before) / MIB:.0f} MiB")
         assert memory(service) - before < 40 * MIB
         assert list(pool.map(sent, [True] * 4)) == [413] * 4
+    print(f"after {(memory(service) - before) / MIB:.0f}")
     assert memory(service) - before < 100 * MIB  # and not what was held of them
     assert answers(service)
 
