@@ -59,7 +59,17 @@ def calibration_set(file: Path, questions: list[tuple[str, str]]) -> Path:
 
 def quantized(source: Path, scheme: str, folder: Path, data: Path) -> Path:
     """The result of one scheme."""
-    words = [QUANTIZE, "-P", "-m", "engine.quantize.compress", source, "--scheme", scheme, "--to", folder]
+    words: list[str | Path] = [
+        QUANTIZE,
+        "-P",
+        "-m",
+        "engine.quantize.compress",
+        source,
+        "--scheme",
+        scheme,
+        "--to",
+        folder,
+    ]
     done = subprocess.run(
         [*words, "--data", data, "--samples", "128", "--length", "256"], capture_output=True, text=True
     )

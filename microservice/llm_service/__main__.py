@@ -23,7 +23,7 @@ from llm_service.records import logs
 
 _log = logging.getLogger("llm_service")
 _M_MMAP_THRESHOLD = -3  # malloc.h
-MAPPED_BYTES = 64 * 1024  # what is as large goes back to the machine when it is freed; glibc's own limit rises to 32 MiB
+MAPPED_BYTES = 64 * 1024  # as large a piece goes back to the machine when freed; glibc's own limit rises to 32 MiB
 GARBAGE_OBJECTS = 10_000  # between two looks for garbage; Python's 700 costs 4 % of the time at 512 streams
 
 
