@@ -1,6 +1,5 @@
 """Docker Compose: driven by its own command line; the engine behind it is asked through docker-py."""
 
-import json
 import os
 import re
 import shlex
@@ -8,17 +7,18 @@ import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from berth import envfiles, images, package_sources, staying, waiting
+from berth import envfiles, images, staying, waiting
 from berth.deployment import LOCAL, Deployment
 from berth.errors import Exit, Problem, failed
 from berth.host import containers, dockers, hub, machine
 from berth.host.container_end import last_end
 from berth.host.installing import reason
-from berth.paths import ROOT, from_root, in_root, shown
+from berth.paths import ROOT, in_root, shown
 from berth.progress import Progress
 from berth.runtimes import ENGINE, NOTHING, SERVICE, Endpoint, Part, Ready, Request, Status
+from berth.runtimes.compose_cli import ComposeCli, last_line
 from engine import credentials, names
 from engine.messages import mask
 from engine.phases import STARTING, Phase
@@ -42,7 +42,9 @@ class Runtime:
 
     def __init__(self, request: Request = NOTHING) -> None:
         request.only_here(self.name)
-        self._models: dict[tuple[Path, ...], dict[str, Any]] = {}
+        self._cli = ComposeCli()
+        self.images_of = self._cli.images_of
+        """As `ComposeCli` has it."""
 
     def unavailable(self) -> Problem | None:
         """A Docker Engine must answer, and Compose must be recent."""
@@ -67,13 +69,12 @@ class Runtime:
         """The builds of the images that are missing, and `docker compose up`."""
         missing = [image for image in self.images_of(deployment) if not images.exists(image.tag)]
         lines = [shlex.join(image.build_command()) for image in missing if not image.is_published]
-        up = shlex.join([*self._compose(deployment), "up", "--detach", "--no-build"])
+        up = shlex.join(self._cli.words(deployment, "up", "--detach", "--no-build"))
         return [*lines, in_root(up)]
 
     def render(self, deployment: Deployment) -> str:
         """The Compose model as Compose sees it, secrets masked."""
-        text = self._output([*self._compose(deployment), "config"], deployment)
-        return mask(text, credentials.secrets(deployment.environ)).rstrip()
+        return mask(self._cli.config(deployment), credentials.secrets(deployment.environ)).rstrip()
 
     def start(self, deployment: Deployment, progress: Progress, attached: bool) -> None:
         """Get the images, then `docker compose up`. Raises BerthError, with nothing left running.
@@ -82,15 +83,15 @@ class Runtime:
         """
         images.provide(self.images_of(deployment), progress)
         progress.show(Phase(STARTING))
-        command = [*self._compose(deployment), "up", "--detach", "--no-build"]
+        command = self._cli.words(deployment, "up", "--detach", "--no-build")
         try:
-            done = subprocess.run(command, cwd=ROOT, env=self._environ(deployment), capture_output=True, text=True)
+            done = self._cli.run(command, deployment)
             if done.returncode:
                 sentence, hint = self._refusal()
                 if sentence:
                     raise failed(sentence, hint, Exit.BAD_SETTING)
                 by_hand = f"try it yourself: {shlex.join(command)}"
-                raise failed(f"docker compose could not start: {_last(done.stderr)}", by_hand)
+                raise failed(f"docker compose could not start: {last_line(done.stderr)}", by_hand)
         except BaseException:
             self.stop(progress)
             raise
@@ -129,7 +130,7 @@ class Runtime:
         """Whether the cache holds the model; a volume is looked into by a container, since only those can."""
         if cache := _cache_path(deployment):
             return hub.is_cached(deployment.model, cache / "hub")
-        volume, image = f"{self._project(deployment)}_models", self.images_of(deployment)[0].tag
+        volume, image = f"{self._cli.project(deployment)}_models", self.images_of(deployment)[0].tag
         return images.exists(image) and images.volume_holds(volume, image, hub.folder(deployment.model, Path("hub")))
 
     def free_bytes(self, deployment: Deployment) -> int | None:
@@ -155,7 +156,7 @@ class Runtime:
         done = subprocess.run(self._down(), cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             by_hand = f"try it yourself: {shlex.join(self._down())}"
-            raise failed(f"docker compose could not stop: {_last(done.stderr)}", by_hand)
+            raise failed(f"docker compose could not stop: {last_line(done.stderr)}", by_hand)
         return True
 
     def status(self, deployment: Deployment | None = None) -> Status:
@@ -189,41 +190,6 @@ class Runtime:
 
     def _down(self) -> list[str]:
         return ["docker", "compose", "-p", project_name(), "down"]
-
-    def _compose(self, deployment: Deployment) -> list[str]:
-        files = [word for file in deployment.files for word in ("--env-file", from_root(file))]
-        return ["docker", "compose", *files]
-
-    def _environ(self, deployment: Deployment) -> dict[str, str]:
-        """The shell's, and for builds what pip has been told of this site; the files are Compose's to read."""
-        return {**deployment.shell, **package_sources.for_build(deployment.environ)}
-
-    def _output(self, command: list[str], deployment: Deployment) -> str:
-        done = subprocess.run(command, cwd=ROOT, env=self._environ(deployment), capture_output=True, text=True)
-        if done.returncode:
-            raise failed(
-                f"Compose refuses this deployment: {_last(done.stderr)}",
-                f"try it yourself: {shlex.join(command)}",
-                Exit.BAD_SETTING,
-            )
-        return done.stdout
-
-    def _model(self, deployment: Deployment) -> dict[str, Any]:
-        """The Compose model, as `docker compose config` resolves it."""
-        if deployment.files not in self._models:
-            text = self._output([*self._compose(deployment), "config", "--format", "json"], deployment)
-            self._models[deployment.files] = json.loads(text)
-        return self._models[deployment.files]
-
-    def _project(self, deployment: Deployment) -> str:
-        return str(self._model(deployment)["name"])
-
-    def images_of(self, deployment: Deployment) -> list[images.Image]:
-        """The engine's image, then the service's, then those that an overlay adds."""
-        services = self._model(deployment)["services"]
-        secrets = self._model(deployment).get("secrets", {})
-        names = (ENGINE, SERVICE, *(name for name in services if "build" in services[name]))
-        return list({services[name]["image"]: images.Image.of(services[name], secrets) for name in names}.values())
 
     def _containers(self) -> dict[str, "Container"]:
         """This checkout's containers by service name; other projects, and other checkouts, are none of our business."""
@@ -265,7 +231,3 @@ def _cache_path(deployment: Deployment) -> Path | None:
 
 def _local_engine() -> bool:
     return str(dockers.client().api.base_url).startswith("http+docker://")
-
-
-def _last(text: str) -> str:
-    return (text.strip().splitlines() or ["no message"])[-1]
