@@ -2,9 +2,11 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,12 +20,37 @@ from tests.web.chatting import Chat, take
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 LOAD_MS = 600_000  # a bound for hangs
+LOADS = re.compile("loading weights|compiling|warming up")
 ANSWERS = {question: entry.answer for entry in text.load().known for question in entry.ask}
 
 
+@dataclass
+class Deployment:
+    """A service whose engine has only begun to load."""
+
+    address: str
+    engine: subprocess.Popen[bytes]
+    phase_file: Path
+
+    def hold(self) -> None:
+        """Stop the engine where it loads: on a fast machine the page would be too late to see that."""
+        wait_until(self._loads, LOAD_MS / 1000, "the engine loads", interval=0.002)
+        os.killpg(self.engine.pid, signal.SIGSTOP)
+
+    def let_go(self) -> None:
+        """Let the engine go on."""
+        os.killpg(self.engine.pid, signal.SIGCONT)
+
+    def _loads(self) -> bool:
+        try:
+            return LOADS.search(self.phase_file.read_text()) is not None
+        except FileNotFoundError:
+            return False
+
+
 @pytest.fixture
-def service(browser: Browser, tmp_path: Path) -> Iterator[str]:
-    """The address of a service whose engine has only begun to load."""
+def service(browser: Browser, tmp_path: Path) -> Iterator[Deployment]:
+    """Both parts, started at the same moment."""
     engine = engine_python()
     port = free_port()
     shared = {
@@ -42,20 +69,27 @@ def service(browser: Browser, tmp_path: Path) -> Iterator[str]:
         ([sys.executable, "-P", "-m", "llm_service"], {**shared, "PYTHONPATH": str(ROOT / "microservice")}),
     )
     with (tmp_path / "log").open("wb") as log:
-        running = [subprocess.Popen(command, env=environ, stdout=log, stderr=log) for command, environ in parts]
-    yield f"http://127.0.0.1:{port}"
+        running = [
+            subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
+            for command, environ in parts
+        ]
+    made = Deployment(f"http://127.0.0.1:{port}", running[0], Path(shared["LLM_PHASE_FILE"]))
+    yield made
+    made.let_go()
     for process in running:
         process.terminate()
         process.wait(60)
 
 
 def test_the_page_tells_how_the_model_loads_and_then_chats_with_it(
-    service: str, open_chat: Callable[..., Chat], tmp_path: Path
+    service: Deployment, open_chat: Callable[..., Chat], tmp_path: Path
 ) -> None:
+    service.hold()
     wait_until(lambda: b"listening" in (tmp_path / "log").read_bytes(), 60, "the service listens")
-    chat = open_chat(service)
-    expect(chat.notice).to_contain_text(re.compile("loading weights|compiling|warming up"), timeout=LOAD_MS)
+    chat = open_chat(service.address)
+    expect(chat.notice).to_contain_text(LOADS, timeout=LOAD_MS)
     take(chat, "vllm-loading")
+    service.let_go()
     expect(chat.state).to_contain_text("ready", timeout=LOAD_MS)
     question = "Who are you?"
     chat.page.get_by_label("Temperature").fill("0")
