@@ -1,12 +1,10 @@
 """`berth batch`: look at the requests and at what is done already, have the rest answered, write the files."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from berth import deployment as deployments
 from berth import preflight, runtimes
 from berth.batch import compose, local, native, slurm
 from berth.batch.folder import Batch, Manifest, Outcome
@@ -14,7 +12,7 @@ from berth.deployment import Deployment
 from berth.errors import BerthError, Exit, failed
 from berth.paths import shown
 from berth.progress import Progress
-from berth.runtimes import Request, Runtime
+from berth.runtimes import Runtime
 from berth.runtimes.slurm import Runtime as Slurm
 from engine import journal
 
@@ -45,17 +43,6 @@ class Result:
 def place_of(runtime: Runtime) -> local.Place:
     """How a runtime of this machine runs the engine's programs."""
     return cast(local.Place, _PLACES[runtime.name])
-
-
-def plan(
-    files: Sequence[Path], device: str | None, runtime: str | None, progress: Progress, request: Request
-) -> tuple[Deployment, Runtime]:
-    """The settings, checked, and the runtime. Raises BerthError for settings first."""
-    deployment = deployments.resolve(files, device)
-    deployments.check_settings(deployment)
-    chosen, why = runtimes.choose(runtime, request)
-    progress.say(f"device {deployment.device} ({deployment.why_device}); runtime {chosen.name} ({why})")
-    return deployment, chosen
 
 
 def check(deployment: Deployment, runtime: Runtime, progress: Progress) -> Deployment:

@@ -35,6 +35,7 @@ def batch(
     Each answer is written down as it comes: the same command again goes on where the last one was ended, however that
     was. Requests that fail are in OUT.errors.jsonl, and make the exit code 1.
     """
+    from berth import up
     from berth.batch import folder, work
     from berth.errors import Exit
     from berth.progress import Progress
@@ -42,7 +43,7 @@ def batch(
     asked = folder.Batch(requests.absolute(), output.absolute())
     wanted = request(site, name, time, None, False, None, replicas)
     with Progress() as progress:
-        deployment, chosen = work.plan(env or [], device, runtime, progress, wanted)
+        deployment, chosen = up.plan(env or [], device, runtime, progress, wanted)
         if dry_run:
             commands(work.commands(asked, deployment, chosen), as_json)
             return
@@ -62,12 +63,13 @@ def warm(
     as_json: Json = False,
 ) -> None:
     """Start the engine once and end it, so that the model and the compiled code are in the caches before `up`."""
-    from berth.batch import warming, work
+    from berth import up
+    from berth.batch import warming
     from berth.progress import Progress
     from berth.runtimes import NOTHING
 
     with Progress() as progress:
-        deployment, chosen = work.plan(env or [], device, runtime, progress, NOTHING)
+        deployment, chosen = up.plan(env or [], device, runtime, progress, NOTHING)
         if dry_run:
             commands([warming.command(deployment, chosen)], as_json)
             return

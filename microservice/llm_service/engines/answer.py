@@ -106,10 +106,9 @@ class Answer:
             self._waiter.set_result(None)
 
     def _poured(self, take: Take) -> bool:
-        """Hand over what is there, of which nothing was held back; return whether the next piece may come like this."""
-        pieces, self._pieces, self.held = self._pieces, [], 0
+        """Hand over what is there; return whether the next piece may come like this."""
         try:
-            if take(pieces[0] if len(pieces) == 1 else b"".join(pieces)):
+            if take(self._taken()):
                 return True
         except Exception as error:
             if self._waiter is not None and not self._waiter.done():
