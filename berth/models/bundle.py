@@ -19,7 +19,7 @@ from typing import Any
 from berth.deployment import Deployment
 from berth.errors import Exit, failed
 from berth.models import sums
-from berth.models.hubcache import Repository, checked_name
+from berth.models.hubcache import Repository, located
 from berth.models.transfer import Transfer, must_have_room
 from berth.paths import ROOT
 from engine import names
@@ -62,7 +62,9 @@ def make(
     """Put the folder together; SHA256SUMS comes last. Raises BerthError."""
     if folder.exists() and any(folder.iterdir()):
         raise failed(f"{folder} is not empty", "name a folder that is not there yet", Exit.BAD_SETTING)
-    chosen = _chosen(deployment, cache)
+    # The demo model is in every image.
+    revision = deployment.value("VLLM_REVISION", "main")
+    chosen = located(cache, deployment.model, revision) if deployment.model != names.DEMO else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         commit = _copy_model(*chosen, folder / "models" / "hub", transfer) if chosen else ""
@@ -82,22 +84,6 @@ def make(
             f"cannot write {folder}: {error.strerror or error}", "make room, or name another folder"
         ) from error
     return Bundle(folder, deployment.model, commit, () if sif else tuple(images), size)
-
-
-def _chosen(deployment: Deployment, cache: Path) -> tuple[Repository, str] | None:
-    """The model and its commit; None for the model that is in every image. Raises BerthError."""
-    if deployment.model == names.DEMO:
-        return None
-    revision = deployment.value("VLLM_REVISION", "main")
-    repository = Repository(cache, checked_name(deployment.model))
-    commit = repository.commit(revision)
-    if commit is None or not repository.snapshot(commit).is_dir():
-        raise failed(
-            f"{deployment.model} at {revision} is not in {cache}",
-            f"fetch it first: scripts/berth fetch {deployment.model} --revision {revision}",
-            Exit.MISSING_PREREQUISITE,
-        )
-    return repository, commit
 
 
 def _copy_model(source: Repository, commit: str, hub: Path, transfer: Transfer) -> str:

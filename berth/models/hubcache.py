@@ -120,6 +120,20 @@ def cache_of(home: Path | None, environ: Mapping[str, str]) -> Path:
     return home.expanduser().absolute() / "hub" if home else hub.cache(environ).absolute()
 
 
+def located(cache: Path, model: str, revision: str) -> tuple[Repository, str]:
+    """A model that is here, and its commit. Raises BerthError (exit code 3) for one that is not."""
+    repository = Repository(cache, checked_name(model))
+    commit = repository.commit(revision)
+    if commit is None or not repository.snapshot(commit).is_dir():
+        at = "" if revision == "main" else f" --revision {revision}"
+        raise failed(
+            f"{model} at {revision} is not in {cache}",
+            f"fetch it with: scripts/berth fetch {model}{at}; what is here: scripts/berth models",
+            Exit.MISSING_PREREQUISITE,
+        )
+    return repository, commit
+
+
 def checked_name(model: str) -> str:
     """The name of a model on the hub. Raises BerthError (exit code 2) for what can be none."""
     if not NAME.fullmatch(model) or "--" in model or ".." in model:

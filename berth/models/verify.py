@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from berth.errors import Exit, failed
 from berth.models import sums, tarball
 from berth.models.checked import digest
-from berth.models.hubcache import INCOMPLETE, HubFile, Repository, checked_name
+from berth.models.hubcache import INCOMPLETE, HubFile, Repository, located
 from berth.models.transfer import Transfer
 
 _WORKERS = 4  # a disk's readers; hashing runs beside each other
@@ -37,14 +36,7 @@ def run(what: str, revision: str, cache: Path, transfer: Transfer) -> Verdict:
     if path.is_dir() and (path / sums.FILE).is_file():
         wrong, size = sums.wrong(path, transfer)
         return Verdict(str(path), size, tuple(wrong))
-    repository = Repository(cache, checked_name(what))
-    commit = repository.commit(revision)
-    if commit is None or not repository.snapshot(commit).is_dir():
-        raise failed(
-            f"{what} at {revision} is not in {cache}",
-            f"fetch it with: scripts/berth fetch {what}; what is here: scripts/berth models",
-            Exit.FAILED,
-        )
+    repository, commit = located(cache, what, revision)
     return _snapshot(repository, commit, transfer)
 
 

@@ -75,12 +75,12 @@ def render(
     as_json: Json = False,
 ) -> None:
     """Print what a deployment comes to, secrets masked: the Compose model, the launcher's command, or the job."""
-    from berth import deployment as deployments
-    from berth import runtimes
+    from berth import up
+    from berth.progress import Progress
 
-    deployment = deployments.resolve(env or [], device)
-    deployments.check_settings(deployment)
-    chosen, _ = runtimes.choose(runtime, request(site, name, time, nodes, False, keep_alive, replicas, handover))
+    wanted = request(site, name, time, nodes, False, keep_alive, replicas, handover)
+    with Progress() as progress:
+        deployment, chosen = up.plan(env or [], device, runtime, progress, wanted)
     text = chosen.render(deployment)
     show({"runtime": chosen.name, "device": deployment.device, "rendered": text}) if as_json else print(text)
 

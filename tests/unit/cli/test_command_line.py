@@ -141,7 +141,7 @@ def test_render_shows_what_the_launcher_makes_of_the_settings(berth, monkeypatch
     monkeypatch.setenv("VLLM_MAX_NUM_SEQS", "7")
     words = ("--runtime", "native", "--device", "cpu", "--env", str(ROOT / "env/models/demo.env"))
     code, out, err = berth("render", *words)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "berth: device cpu (--device); runtime native (--runtime)\n")
     assert "--max-num-seqs 7" in out
     assert "--host 127.0.0.1" in out
     assert "--served-model-name demo" in out

@@ -47,7 +47,7 @@ def test_ten_kills_and_not_one_wrong_byte(tmp_path: Path) -> None:
         (["fetch", "not a name"], "not a model's name", 2),
         (["fetch", "some/model", "--to", "gs://bucket"], "not a place in an object store", 2),
         (["fetch", "some/model", "--tar", "/"], "not a file's name", 2),
-        (["verify", "some/model"], "is not in", 1),
+        (["verify", "some/model"], "is not in", 3),
         (["gc", "--models", "--older-than", "soon"], "not a duration", 2),
     ],
 )
