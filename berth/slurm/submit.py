@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from berth import handed
 from berth.deployment import Deployment
 from berth.errors import BerthError, Exit, Problem, failed
 from berth.paths import ROOT
@@ -20,7 +21,6 @@ SCRIPT = ROOT / "apptainer"
 # What an object store is opened with; a job is given files, and there is none for these.
 _STORE_SECRETS = ("S3_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_PASSED = re.compile(r"^  (\w+):$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -175,27 +175,21 @@ def gpus_per_node(deployment: Deployment, nodes: int) -> int:
 
 
 def job_settings(deployment: Deployment) -> dict[str, str]:
-    """What the job is told: what the files set, and what the shell sets of the names that Compose hands over too.
-
-    No secret is in it. Raises BerthError (exit code 2) for a value that a line cannot hold.
-    """
-    listed = _PASSED.findall((ROOT / "compose" / "settings.yaml").read_text())
-    merged = {name: deployment.shell[name] for name in listed if deployment.shell.get(name)}
-    merged |= {name: setting.value for name, setting in deployment.settings.items() if setting.value}
+    """What the job is told; no secret is in it. Raises BerthError (exit code 2) for a value that a line cannot hold."""
+    told = handed.settings(deployment)
     problems = [
         Problem(
             f"{deployment.where(name)}{name} holds a line break, which a job's env file cannot",
             "write the value on one line",
         )
-        for name, value in merged.items()
+        for name, value in told.items()
         if "\n" in value or "\r" in value
     ]
     if problems:
         raise BerthError(problems)
-    merged[names.DEVICE] = deployment.device
     if Path(deployment.model).is_dir():
-        merged[names.MODEL] = str(Path(deployment.model).absolute())
-    return {name: value for name, value in sorted(merged.items()) if name not in names.SECRETS}
+        told[names.MODEL] = str(Path(deployment.model).absolute())
+    return told
 
 
 def job_env(settings: Mapping[str, str]) -> str:
