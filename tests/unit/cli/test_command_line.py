@@ -127,6 +127,21 @@ def test_doctor_names_the_remedy_of_a_runtime_that_is_missing(berth, monkeypatch
     assert "no engine\tstart it" in out
 
 
+def test_doctor_says_what_the_service_would_refuse_of_the_settings(berth, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    def found() -> dict[str, object]:
+        code, out, _ = berth("doctor", "--json")
+        assert code == Exit.OK
+        (check,) = [check for check in json.loads(out)["checks"] if check["check"] == "settings of the service"]
+        return dict(check)
+
+    assert found()["found"] == "for 127.0.0.1, no key"
+    monkeypatch.setenv("BIND_ADDR", "0.0.0.0")
+    open_to_all = found()
+    assert not open_to_all["ok"]
+    assert "key" in str(open_to_all["found"])
+    assert "LLM_API_KEYS_FILE" in str(open_to_all["remedy"])
+
+
 def test_a_dry_run_prints_commands_and_starts_nothing(berth, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(runtimes, "running", lambda: pytest.fail("a dry run asks nobody"))
     code, out, _ = berth("up", "--runtime", "native", "--env", "env/models/demo.env", "--dry-run", "--device", "cpu")
