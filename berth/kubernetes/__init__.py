@@ -1,0 +1,1 @@
+"""Kubernetes: what a deployment comes to as manifests, and what a cluster says of it."""
