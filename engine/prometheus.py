@@ -5,6 +5,8 @@ import re
 from collections import deque
 from collections.abc import Mapping
 
+from engine import first_token
+
 WINDOW_S = 10.0  # tokens per second are those of the last ten seconds
 
 # What is looked for, whatever comes before it (`vllm:`, `vllm_`) and with or without `_total`.
@@ -14,6 +16,7 @@ _WANTED = {
     "num_requests_running": "requests_running",
     "num_requests_waiting": "requests_waiting",
 }
+_KV_USE = ("kv_cache_usage_perc", "gpu_cache_usage_perc")  # a fraction, whatever its name says; the second is older
 _SAMPLE = re.compile(r"^(?:vllm[:_])?([a-z_]+?)(?:_total)?(?:\{.*\})? +(\S+)(?: +\S+)?$")
 
 
@@ -25,6 +28,13 @@ def counts(text: str) -> dict[str, int]:
         if match and (name := _WANTED.get(match[1])):
             found[name] = found.get(name, 0.0) + _number(match[2])
     return {name: int(value) for name, value in found.items()}
+
+
+def kv_cache_use(text: str) -> float | None:
+    """How much of the KV cache is taken, from 0 to 1: of several engines the fullest one's; None where none tells."""
+    samples = [match for line in text.splitlines() if (match := _SAMPLE.match(line))]
+    told = [_number(match[2]) for match in samples if match[1] in _KV_USE]
+    return round(max(told), 4) if told else None
 
 
 def _number(text: str) -> float:
@@ -66,3 +76,19 @@ class Usage:
             self._recent.popleft()
         (began, before), (_, after) = self._recent[0], self._recent[-1]
         return round((after - before) / (now - began), 1) if now > began else 0.0
+
+
+class Load:
+    """All that one engine's /metrics tells of its load, look after look."""
+
+    def __init__(self, before: Mapping[str, object] | None = None) -> None:
+        self._usage, self._first_tokens = Usage(before), first_token.Recent()
+
+    def update(self, text: str, now: float) -> dict[str, float | None]:
+        """What is to be told, after an engine that showed this text (nothing: it did not answer) at `now` seconds."""
+        median = self._first_tokens.update(first_token.buckets(text), now)
+        return {
+            **self._usage.update(counts(text), now),
+            "kv_cache_use": kv_cache_use(text),
+            "time_to_first_token_s": round(median, 4) if median is not None else None,
+        }

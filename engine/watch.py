@@ -37,7 +37,7 @@ class Watch:
         self._log, self._socket, self._key_file = Growing(log), socket, key_file
         self._phase = Phase(STARTING)
         self._ready = False
-        self._usage = prometheus.Usage(before)
+        self._load = prometheus.Load(before)
 
     def look(self) -> dict[str, Any]:
         """What watch.json holds, as of now. Tokens are counted on when the engine is started anew."""
@@ -46,8 +46,7 @@ class Watch:
         models = self._models()
         self._ready = bool(models)
         metrics = self._get("/metrics") if self._ready else None
-        now = time.monotonic()
-        load = self._usage.update(prometheus.counts(metrics.decode(errors="replace")) if metrics else {}, now)
+        load = self._load.update(metrics.decode(errors="replace") if metrics else "", time.monotonic())
         phase = Phase(READY) if self._ready else self._phase
         if phase.fraction is not None:
             phase = replace(phase, fraction=round(phase.fraction, 3))

@@ -1,0 +1,1 @@
+"""`berth top`: what every deployment does now."""
