@@ -1,4 +1,4 @@
-"""`berth fetch`: a model from the hub into its cache. What is cut off goes on later; what is wrong never arrives."""
+"""`berth fetch`: a model, into the hub's cache. What is cut off goes on later; what is wrong never arrives."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -6,15 +6,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from berth.errors import Exit, failed
 from berth.models import choosing, transfer
 from berth.models.checked import Checked, Expected
 from berth.models.hub import Hub, Listing
 from berth.models.hubcache import INCOMPLETE, HubFile, Repository, as_the_parent
+from berth.models.transfer import Transfer
 from berth.progress import Progress
 from engine.phases import Phase
+
+
+class Source(Protocol):
+    """Where files come from."""
+
+    @property
+    def transfer(self) -> Transfer:
+        """What counts the bytes."""
+
+    def download(self, listing: Listing, file: HubFile, out: Checked) -> None:
+        """Append what of a file is still to come. Raises BerthError."""
 
 
 @dataclass(frozen=True)
@@ -82,28 +94,32 @@ def plan(
     hub: Hub, cache: Path, model: str, revision: str = "main", include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> Plan:
     """Ask the hub what there is. Raises BerthError: also for a gated model, before its first byte."""
-    listing = hub.listing(model, revision)
+    return choose(hub.listing(model, revision), cache, include, exclude)
+
+
+def choose(listing: Listing, cache: Path, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Plan:
+    """The files that are wanted. Raises BerthError (exit code 2) where none is."""
     paths = set(choosing.wanted((file.path for file in listing.files), include, exclude))
     files = tuple(file for file in listing.files if file.path in paths)
     if not files:
         raise failed(
-            f"no file of {model} is wanted by --include and --exclude",
+            f"no file of {listing.model} is wanted by --include and --exclude",
             "its files are: " + ", ".join(file.path for file in listing.files[:6]),
             Exit.BAD_SETTING,
         )
-    return Plan(Repository(cache, model), listing, files)
+    return Plan(Repository(cache, listing.model), listing, files)
 
 
-def run(hub: Hub, planned: Plan, workers: int = transfer.WORKERS) -> Fetched:
+def run(source: Source, planned: Plan, workers: int = transfer.WORKERS) -> Fetched:
     """Bring what is missing. Raises BerthError; whatever happens, what has arrived stays for the next run."""
     if planned.is_done:
         return planned.fetched()  # nothing to write, so a folder that only others may write to is good enough
-    began, moving = time.monotonic(), hub.transfer
+    began, moving = time.monotonic(), source.transfer
     with writing(planned.repository, moving.progress):
         files, had = planned.to_do()
         total = sum(file.size for file in files)
         transfer.must_have_room(planned.repository.blobs, total - had, planned.repository.model)
-        jobs = [partial(_bring, hub, planned, file) for file in files]
+        jobs = [partial(_bring, source, planned, file) for file in files]
         moving.run("fetching", jobs, total, had, workers)
         planned.repository.link(planned.listing.commit, planned.files)
         planned.repository.refer(planned.listing.revision, planned.listing.commit)
@@ -137,15 +153,15 @@ def writing(repository: Repository, progress: Progress) -> Iterator[None]:
             lock.release()
 
 
-def _bring(hub: Hub, planned: Plan, file: HubFile) -> None:
+def _bring(source: Source, planned: Plan, file: HubFile) -> None:
     """Fetch one file's contents under its hash. What arrives wrong is fetched once more from its first byte."""
     target = planned.repository.blobs / file.blob
     unfinished = target.with_name(f"{file.blob}{INCOMPLETE}")
     for _ in range(2):
         try:
             with unfinished.open("a+b") as out:
-                checked = Checked(out, Expected(file.blob, file.size), hub.transfer.count)
-                hub.download(planned.listing, file, checked)
+                checked = Checked(out, Expected(file.blob, file.size), source.transfer.count)
+                source.download(planned.listing, file, checked)
             if checked.right:
                 unfinished.replace(target)
                 return
@@ -155,8 +171,8 @@ def _bring(hub: Hub, planned: Plan, file: HubFile) -> None:
                 "make room or mend the disk, and run the same command again; it goes on where it stopped",
             ) from error
         unfinished.unlink()
-        hub.transfer.count(-checked.size)
-        hub.transfer.progress.say(f"{file.path} is not what the hub says it is; fetching it again")
+        source.transfer.count(-checked.size)
+        source.transfer.progress.say(f"{file.path} has a wrong checksum; fetching it again")
     raise failed(
         f"{file.path} of {planned.repository.model} arrived twice with a wrong checksum",
         "a proxy or mirror on the way changes it; try without, or another HF_ENDPOINT",

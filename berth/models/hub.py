@@ -63,7 +63,7 @@ class Hub:
             model,
         )
         files = [
-            _checked(HubFile(each.path, each.lfs.sha256 if each.lfs else each.blob_id, each.size)) for each in entries
+            checked(HubFile(each.path, each.lfs.sha256 if each.lfs else each.blob_id, each.size)) for each in entries
         ]
         return Listing(model, revision, commit, tuple(sorted(files, key=lambda file: file.path)))
 
@@ -128,13 +128,13 @@ def _retry_after(error: "HfHubHTTPError") -> float | None:
     return float(said) if said.isascii() and said.isdigit() else None
 
 
-def _checked(file: HubFile) -> HubFile:
+def checked(file: HubFile) -> HubFile:
     """A file whose names lead nowhere else on this machine. Raises BerthError."""
     path = PurePosixPath(file.path)
     plain = not path.is_absolute() and ".." not in path.parts and str(path) == file.path and "\0" not in file.path
     named = len(file.blob) in (40, 64) and set(file.blob) <= set("0123456789abcdef")
     if not (plain and named and file.size >= 0):
-        raise failed(f"the hub names a file that cannot be: {file.path!r}", "do not take this model from there")
+        raise failed(f"a file is named that cannot be: {file.path!r}", "do not take this model from there")
     return file
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from berth.errors import Exit, failed
-from berth.models import fetch, s3, tarball
-from berth.models.fetch import Fetched, Plan
+from berth.models import fetch, s3, store, tarball
+from berth.models.fetch import Fetched, Plan, Source
 from berth.models.hub import Hub
 from berth.models.hubcache import cache_of, checked_name
 from berth.models.transfer import Transfer, size
@@ -26,6 +26,11 @@ class Order:
     workers: int = 8
     to: str | None = None
     tar: str | None = None
+
+    @property
+    def comes_from_a_store(self) -> bool:
+        """Whether it is a place that `--to s3://…` made, not a name on the hub."""
+        return self.model.startswith("s3://")
 
     @property
     def bucket(self) -> str | None:
@@ -83,28 +88,38 @@ class Done:
         return [*rows, ("LLM_VLLM_MODEL_NAME", done.repository.model), ("VLLM_REVISION", done.commit)]
 
 
-def _plan(order: Order, environ: Mapping[str, str], progress: Progress) -> tuple[Hub, Plan]:
+def _plan(order: Order, environ: Mapping[str, str], progress: Progress) -> tuple[Source, Plan]:
+    if order.bucket:
+        s3.Place.of(order.bucket)
+    if order.comes_from_a_store:
+        return _plan_back(order, environ, progress)
     checked_name(order.model)
     if any((environ.get(name) or "").lower() in TRUE_WORDS for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")):
         raise failed("HF_HUB_OFFLINE forbids to ask the hub", "unset it for this command", Exit.BAD_SETTING)
-    if order.bucket:
-        s3.Place.of(order.bucket)
     hub = Hub(environ, Transfer(progress))
     planned = fetch.plan(hub, order.cache(environ), order.model, order.revision, order.include, order.exclude)
     return hub, planned
 
 
+def _plan_back(order: Order, environ: Mapping[str, str], progress: Progress) -> tuple[Source, Plan]:
+    if order.bucket or order.revision != "main":
+        hint = "name a folder: --to DIR, or leave it out for HF_HOME; and no --revision, the place has one commit"
+        raise failed(f"{order.model} is fetched to a folder", hint, Exit.BAD_SETTING)
+    there = store.at(order.model, Transfer(progress), order.workers)
+    return there, fetch.choose(there.listing(), order.cache(environ), order.include, order.exclude)
+
+
 def preview(order: Order, environ: Mapping[str, str], progress: Progress) -> Preview:
-    """Ask the hub, and no more. Raises BerthError."""
+    """Ask what there is, and no more. Raises BerthError."""
     return Preview(_plan(order, environ, progress)[1])
 
 
 def carry_out(order: Order, environ: Mapping[str, str], progress: Progress) -> Done:
     """Fetch, pack and send. Raises BerthError; the same order again goes on where it stopped."""
     tar = tarball.place(order.tar) if order.tar else None
-    hub, planned = _plan(order, environ, progress)
-    fetched = fetch.run(hub, planned, order.workers)
+    source, planned = _plan(order, environ, progress)
+    fetched = fetch.run(source, planned, order.workers)
     if tar:
-        tarball.pack(fetched, tar, hub.transfer)
+        tarball.pack(fetched, tar, source.transfer)
     url = s3.send(fetched, tar, s3.Place.of(order.bucket), Transfer(progress), order.workers) if order.bucket else None
     return Done(fetched, tar, url)

@@ -23,11 +23,12 @@ Revision = Annotated[str, typer.Option(help="A branch, a tag or a commit.")]
         "berth fetch tiiuae/falcon-7b-instruct --revision cf4b3c42ce2fdfe24f753f0f0d179202fea59c99"
         " --tar tiiuae--falcon-7b-instruct",
         "berth fetch Qwen/Qwen3-8B --to s3://bucket",
+        "berth fetch s3://bucket/models/qwen3/b968826",
         "berth fetch Qwen/Qwen3-8B --exclude '*.md' --dry-run",
     )
 )
 def fetch(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model on the hub: org/name.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model on the hub, org/name; or a place in a store.")],
     revision: Revision = "main",
     include: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Only such files; may be given several times.")
@@ -48,9 +49,10 @@ def fetch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and fetch nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Bring a model from the hub: whole, checked, and at one commit. Run again, it goes on where it stopped.
+    """Bring a model from the hub, or back from an object store: whole, checked, and at one commit.
 
-    Where a model has safetensors, its weights in other formats are left out unless --include names them.
+    Run again, it goes on where it stopped. Where a model has safetensors, its weights in other
+    formats are left out unless --include names them.
     """
     from berth.models import orders
     from berth.models.environment import environment

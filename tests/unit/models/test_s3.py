@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from berth.errors import BerthError
-from berth.models import multipart, s3, sums, tarball
+from berth.models import fetch, multipart, s3, sums, tarball, verify
+from berth.models import store as stores
 from berth.models.fetch import Fetched
 from berth.models.transfer import Transfer
 from berth.progress import Progress
@@ -163,3 +164,52 @@ def test_a_bucket_that_is_not_there_and_a_url_that_is_none_are_said_so(fetched: 
     for url in ("s3://", "s3://UPPER/x", "https://bucket"):
         with pytest.raises(BerthError, match="not a place"):
             s3.Place.of(url)
+
+
+def back(url: str, cache: Path) -> Fetched:
+    there = stores.at(url, Transfer(Progress()), 4)
+    return fetch.run(there, fetch.choose(there.listing(), cache))
+
+
+def test_what_was_sent_comes_back_and_is_the_same_model(fetched: Fetched, store: Store, tmp_path: Path) -> None:
+    again = back(send(fetched), tmp_path / "elsewhere")
+    assert (again.repository.model, again.commit) == (fetched.repository.model, fetched.commit)
+    assert {file.path for file in again.files} == {file.path for file in fetched.files}
+    for file in fetched.files:
+        assert (again.path / file.path).read_bytes() == (fetched.path / file.path).read_bytes()
+    verdict = verify.run(fetched.repository.model, "main", tmp_path / "elsewhere", Transfer(Progress()))
+    assert verdict.wrong == ()
+
+
+def test_coming_back_goes_on_after_a_cut_and_takes_no_wrong_byte(
+    fetched: Fetched, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, large = send(fetched), "model-00002-of-00002.safetensors"
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    store.breaks = lambda method, path, query: method == "GET" and large in path
+    with pytest.raises(BerthError, match="500"):
+        back(url, tmp_path / "elsewhere")
+    blobs = tmp_path / "elsewhere" / fetched.repository.folder.name / "blobs"
+    (unfinished,) = blobs.glob("*.incomplete")
+    unfinished.write_bytes((fetched.path / large).read_bytes()[:WEIGHTS])
+    store.breaks = lambda *_: False
+    again = back(url, tmp_path / "elsewhere")
+    assert again.moved == WEIGHTS  # the other half of it
+    assert (again.path / large).read_bytes() == (fetched.path / large).read_bytes()
+    wrong = s3.Place.of(url).inside("tokenizer.json")
+    s3.client(1).put_object(Bucket=BUCKET, Key=wrong.prefix, Body=b'{"version": "6.6"}')
+    with pytest.raises(BerthError, match="wrong checksum"):
+        back(url, tmp_path / "third")
+    assert not list((tmp_path / "third").glob("*/snapshots/*"))
+
+
+def test_a_folder_that_holds_no_whole_model_and_one_that_is_packed_are_said_so(
+    fetched: Fetched, store: Store, tmp_path: Path
+) -> None:
+    with pytest.raises(BerthError, match="SHA256SUMS is not there"):
+        back(f"s3://{BUCKET}/models/none", tmp_path)
+    tar = tarball.pack(fetched, tmp_path / "tests--tiny-llama.tar", Transfer(Progress()))
+    url = send(fetched, tar)
+    with pytest.raises(BerthError, match="holds a packed model") as caught:
+        back(url.rpartition("/")[0], tmp_path)
+    assert url in caught.value.problems[0].hint
