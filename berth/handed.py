@@ -16,3 +16,19 @@ def settings(deployment: Deployment) -> dict[str, str]:
     merged |= {name: setting.value for name, setting in deployment.settings.items() if setting.value}
     merged[names.DEVICE] = deployment.device
     return {name: value for name, value in sorted(merged.items()) if name not in names.SECRETS}
+
+
+# What of it concerns the machine that a container runs on, or its door, which is settled there.
+_OF_A_MACHINE = re.compile(
+    r"BERTH_\w+|COMPOSE_\w+|BIND_ADDR|LLM_USVC_\w+|LLM_VLLM_(HOST|PORT|ENDPOINT)|VLLM_(HOST|PORT)"
+)
+_FILES = {
+    *("LLM_API_KEYS_FILE", "LLM_TLS_CERT_FILE", "LLM_TLS_KEY_FILE"),
+    *(names.API_KEY_FILE, names.HF_TOKEN_PATH, names.STORE_KEYS),
+}
+
+
+def to_a_pod(deployment: Deployment) -> dict[str, str]:
+    """The settings without what concerns this machine: its ports, its files, its Compose project."""
+    told = settings(deployment).items()
+    return {name: value for name, value in told if not _OF_A_MACHINE.fullmatch(name) and name not in _FILES}

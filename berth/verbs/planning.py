@@ -59,6 +59,8 @@ def build(
         "berth render --env env/cpu.env",
         "berth render --runtime native --env env/models/demo.env",
         "berth render --runtime slurm --env env/cuda.env --time 4:00:00",
+        "berth render --runtime kserve --env env/cuda.env --env env/models/qwen3-8b.env",
+        "berth render --runtime aicore --env env/cuda.env --env env/models/mistral-7b.env",
     )
 )
 def render(
@@ -74,11 +76,22 @@ def render(
     replicas: Replicas = None,
     as_json: Json = False,
 ) -> None:
-    """Print what a deployment comes to, secrets masked: the Compose model, the launcher's command, or the job."""
-    from berth import up
+    """Print what a deployment comes to, secrets masked: the Compose model, the launcher's command, the job, manifests.
+
+    `kserve` and `aicore` (SAP AI Core) are printed only: apply them with that cluster's own tools.
+    """
+    from berth import deployment as deployments
+    from berth import kserve, up
     from berth.progress import Progress
 
     wanted = request(site, name, time, nodes, False, keep_alive, replicas, handover)
+    if runtime in kserve.FACES:
+        wanted.only_here(runtime)
+        deployment = deployments.resolve(env or [], device)
+        deployments.check_settings(deployment)
+        text = kserve.render(runtime, deployment)
+        show({"runtime": runtime, "device": deployment.device, "rendered": text}) if as_json else print(text)
+        return
     with Progress() as progress:
         deployment, chosen = up.plan(env or [], device, runtime, progress, wanted)
     text = chosen.render(deployment)
