@@ -46,7 +46,7 @@ def service_at(url: str | None, key_file: Path | None, certificates: Path | None
     """The service at a URL, or the one that runs here. Raises BerthError for what runs not and for files."""
     service = Service(url.rstrip("/")) if url else _running()
     if key_file:
-        service = replace(service, key=_key(key_file))
+        service = replace(service, key=key_of(key_file))
     return replace(service, trusted=trust.authority(certificates)) if certificates else service
 
 
@@ -60,11 +60,12 @@ def _running() -> Service:
         raise failed(
             "nothing runs here", "start with scripts/up, or name a service with --url", Exit.MISSING_PREREQUISITE
         )
-    key = _key(Path(endpoint.key_file)) if endpoint.key_file else ""
+    key = key_of(Path(endpoint.key_file)) if endpoint.key_file else ""
     return Service(endpoint.service.rstrip("/"), key, trust.context(endpoint.certificate))
 
 
-def _key(file: Path) -> str:
+def key_of(file: Path) -> str:
+    """The key that a file holds. Raises BerthError for one that cannot be read or holds something else."""
     try:
         words = file.read_text().split()
     except (OSError, UnicodeDecodeError) as error:

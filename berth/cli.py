@@ -25,7 +25,7 @@ from berth.options import (
     request,
 )
 from berth.output import commands, show, table
-from berth.verbs import batch, cluster, fit, fleet, keys, models, planning, quantize, sif, top, tunnels
+from berth.verbs import batch, bench, cluster, fit, fleet, keys, models, planning, quantize, sif, top, tunnels
 
 app = typer.Typer(
     name="berth",
@@ -228,5 +228,5 @@ def chat(
     talking.run(question, talking.service_at(url, key_file, cacert), system, max_tokens, as_json)
 
 
-for verbs in (planning, fit, models, batch, quantize, keys, cluster, tunnels, fleet, sif, top):
+for verbs in (planning, fit, models, batch, quantize, keys, cluster, tunnels, fleet, sif, top, bench):
     app.add_typer(verbs.app)

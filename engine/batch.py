@@ -18,12 +18,15 @@ STOPPED = 75  # EX_TEMPFAIL of sysexits.h: go on later
 
 def command(argv: Sequence[str], folder: Path, share: Share) -> list[str]:
     """The command that serves, as one that answers a batch: its flags are taken over as they stand."""
-    words = list(argv)
-    at = words.index("serve")
-    python = sys.executable if words[0] == sys.executable else str(Path(words[0]).with_name("python"))
-    through = ["--share-one-import"] if "engine.prefork" in words[:at] else []
-    place = [str(folder), f"{share.part}/{share.of}"]
-    return [python, "-P", "-m", "engine.batch_vllm", *through, *place, *words[at:]]
+    through = ["--share-one-import"] if "engine.prefork" in argv[: list(argv).index("serve")] else []
+    return in_its_place(argv, "engine.batch_vllm", [*through, str(folder), f"{share.part}/{share.of}"])
+
+
+def in_its_place(argv: Sequence[str], module: str, words: Sequence[str]) -> list[str]:
+    """The command that serves, with a module and its words in the place of vLLM's program; from `serve` on as it is."""
+    at = list(argv).index("serve")
+    python = sys.executable if argv[0] == sys.executable else str(Path(argv[0]).with_name("python"))
+    return [python, "-P", "-m", module, *words, *argv[at:]]
 
 
 def main() -> int:

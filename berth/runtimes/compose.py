@@ -147,11 +147,11 @@ class Runtime:
 
     def stop_commands(self) -> list[str]:
         """`docker compose down`, which keeps volumes."""
-        return [shlex.join(self._down())] if self._containers() else []
+        return [shlex.join(self._down())] if self.parts() else []
 
     def stop(self, progress: Progress) -> bool:
         """Take the project down; the grace time for requests in flight is in the Compose file."""
-        if not self._containers():
+        if not self.parts():
             return False
         done = subprocess.run(self._down(), cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
@@ -161,7 +161,7 @@ class Runtime:
 
     def status(self, deployment: Deployment | None = None) -> Status:
         """From the containers that carry this checkout's Compose labels."""
-        found = self._containers()
+        found = self.parts()
         engine, service = found.get(ENGINE), found.get(SERVICE)
         if not engine or not service or not {engine.status, service.status} & {"running", "restarting"}:
             return Status(self.name, "stopped")
@@ -191,7 +191,7 @@ class Runtime:
     def _down(self) -> list[str]:
         return ["docker", "compose", "-p", project_name(), "down"]
 
-    def _containers(self) -> dict[str, "Container"]:
+    def parts(self) -> dict[str, "Container"]:
         """This checkout's containers by service name; other projects, and other checkouts, are none of our business."""
         label = f"{_PROJECT}={project_name()}"
         found = dockers.client().containers.list(all=True, filters={"label": label}, ignore_removed=True)
@@ -199,11 +199,11 @@ class Runtime:
         return {each.labels[_SERVICE]: each for each in found if each.labels.get(_FILES, "").startswith(ours)}
 
     def _container(self, service: str) -> "Container | None":
-        return self._containers().get(service)
+        return self.parts().get(service)
 
     def _refusal(self) -> tuple[str, str]:
         """What a container that checks the settings said before it ended."""
-        for name, container in self._containers().items():
+        for name, container in self.parts().items():
             if name != SERVICE:
                 sentence, hint = reason(container.logs(tail=50).decode(errors="replace"))
                 if sentence:
