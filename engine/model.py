@@ -1,5 +1,6 @@
 """What can be known of a model without vLLM: where its files are, how big they are, what its KV cache costs."""
 
+import glob
 import json
 import os
 from collections.abc import Mapping
@@ -74,6 +75,18 @@ def hub_cache(environ: Mapping[str, str]) -> Path:
         return Path(home) / "hub"
     cache_home = environ.get("XDG_CACHE_HOME") or f"{environ.get('HOME', '/')}/.cache"
     return Path(cache_home) / "huggingface" / "hub"
+
+
+def cache_below(model: str, environ: Mapping[str, str]) -> Path | None:
+    """The hub's cache that holds the model where it lies a folder below the one that is named: what an unpacked tar is.
+
+    None where the named one holds it, where none below does, and where several do.
+    """
+    cache, repository = hub_cache(environ), "models--" + model.replace("/", "--")
+    if is_path(model) or (cache / repository).exists():
+        return None
+    found = [each.parent for each in cache.glob(f"*/{glob.escape(repository)}")]
+    return found[0] if len(found) == 1 else None
 
 
 def find(model: str, environ: Mapping[str, str], values: Mapping[str, str]) -> ModelFiles | None:

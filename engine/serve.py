@@ -13,6 +13,7 @@ from engine import announce, arguments, catalog, credentials, devices, names, pa
 from engine.decisions import Decision, Situation
 from engine.fit import refusal
 from engine.messages import Exit, Problem, complain, mask, say
+from engine.model import cache_below
 
 _MODES = ("--check", "--dry-run")
 
@@ -99,7 +100,12 @@ def _must_exist(device: str | None) -> None:
 def _settle(environ: Mapping[str, str], reading: settings.Reading) -> tuple[list[Decision], list[Problem]]:
     decisions, problems = writable.settle(reading.environ)
     more, wrong = credentials.settle(environ, reading.environ)
-    return [*decisions, *more, *announce.settle(reading.environ)], [*problems, *wrong]
+    return [*decisions, *more, *_cache(reading), *announce.settle(reading.environ)], [*problems, *wrong]
+
+
+def _cache(reading: settings.Reading) -> list[Decision]:
+    below = cache_below(reading.model or "", reading.environ)
+    return [Decision(f"HF_HUB_CACHE={below}", "the model lies there", {"HF_HUB_CACHE": str(below)})] if below else []
 
 
 def replace_environ(reading: settings.Reading, decisions: Iterable[Decision]) -> settings.Reading:

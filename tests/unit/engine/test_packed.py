@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine import packed, serve
+from engine.model import cache_below
 from engine.packed import BadPack
 
 COMMIT = "c" * 40
@@ -130,3 +131,36 @@ def test_the_launcher_serves_the_folder_under_the_models_own_name(
     serving = commands[-1]
     assert serving[serving.index("serve") + 1].endswith(f"/snapshots/{COMMIT}")
     assert serving[serving.index("--served-model-name") + 1] == "org/name"
+
+
+def test_what_a_storage_initializer_unpacked_is_the_hub_s_cache(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """KServe unpacks an artifact by itself, with the folder that its tar begins with."""
+    mounted = tmp_path / "models"
+    with tarfile.open(pack) as tar:
+        tar.extractall(mounted, filter="data")
+    settings = {
+        "LLM_DEVICE": "cpu",
+        "LLM_VLLM_MODEL_NAME": "org/name",
+        "HF_HUB_CACHE": str(mounted),
+        "HF_HUB_OFFLINE": "1",
+        "HOME": str(tmp_path),
+        "VLLM_CACHE_ROOT": str(tmp_path / "compiled"),
+        "LLM_VLLM_FORCE": "true",
+    }
+    assert serve.launch(["--dry-run"], settings) == 0
+    said = capsys.readouterr()
+    assert f"HF_HUB_CACHE={mounted / 'org--name'} " in said.out
+    assert "serve org/name " in said.out
+
+
+def test_of_two_caches_below_none_is_guessed(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder / "models--org--name").mkdir(parents=True)
+    environ = {"HF_HUB_CACHE": str(tmp_path)}
+    assert cache_below("org/name", environ) is None
+    (tmp_path / "b" / "models--org--name").rmdir()
+    assert cache_below("org/name", environ) == tmp_path / "a"
+    (tmp_path / "models--org--name").mkdir()
+    assert cache_below("org/name", environ) is None
