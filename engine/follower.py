@@ -19,6 +19,7 @@ from engine import ranks
 from engine.messages import Exit, Problem, complain, say
 
 RETRY_S = 1.0
+TELL_S = 30.0  # how often a follower without a head says so
 # A head that is cut off is noticed half a minute later.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 MASTER_PORT = 29501  # vLLM's own --master-port
@@ -30,20 +31,23 @@ def is_one(argv: Sequence[str]) -> bool:
 
 
 def run(program: Callable[[], object], argv: Sequence[str]) -> int:
-    """Call vLLM's program, which leaves by SystemExit when it is told to; that it returns is a failure."""
+    """Call vLLM's program, which leaves by SystemExit when it is told to; that it returns is a failure.
+
+    It is called once there is a head: until then no device and no memory of one is taken.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--master-addr", default=ranks.LOOPBACK)
     parser.add_argument("--master-port", type=int, default=MASTER_PORT)
     head, _ = parser.parse_known_args(argv)
-    threading.Thread(target=_end_with, args=(head.master_addr, head.master_port), daemon=True).start()
+    connection = _connected(head.master_addr, head.master_port)
+    threading.Thread(target=_end_with, args=(connection, head.master_addr), daemon=True).start()
     program()
     complain(Problem("a worker of the engine on this node has died", "its last words stand above"))
     return Exit.FAILED
 
 
-def _end_with(address: str, port: int) -> None:
+def _end_with(connection: socket.socket, address: str) -> None:
     """The head listens on its master port for as long as its worker lives."""
-    connection = _connected(address, port)
     with connection, contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE:
@@ -55,14 +59,27 @@ def _end_with(address: str, port: int) -> None:
 
 
 def _connected(address: str, port: int) -> socket.socket:
+    told = time.monotonic() - TELL_S + 5  # a head that starts at the same time is not worth a line
     while True:
         try:
             connection = socket.create_connection((address, port), timeout=30)
-        except OSError:
+        except OSError as error:
+            if time.monotonic() - told > TELL_S:
+                told = time.monotonic()
+                say(f"waiting for the head of this deployment at {address}:{port} ({error.strerror or error})")
             time.sleep(RETRY_S)
             continue
         connection.settimeout(None)
         return connection
+
+
+def has_a_head(address: str, port: int, timeout_s: float) -> bool:
+    """Whether the head of this follower is there."""
+    try:
+        socket.create_connection((address, port), timeout_s).close()
+    except OSError:
+        return False
+    return True
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ import ssl
 import sys
 from collections.abc import Mapping
 
-from engine import arguments, catalog, credentials, names, settings
+from engine import arguments, catalog, credentials, follower, names, ranks, settings
 from engine.unix_http import UnixConnection
 
 TIMEOUT_S = 5.0  # an engine busy with a long prefill still answers these two paths at once
@@ -15,11 +15,17 @@ _EVERYWHERE = ("0.0.0.0", "::", "")  # listening there, an engine answers on loo
 
 
 def healthy(environ: Mapping[str, str]) -> bool:
-    """Whether `/health` is good and `/v1/models` lists the name that the model is served under."""
+    """Whether `/health` is good and `/v1/models` lists the name that the model is served under.
+
+    A node that follows another one serves nothing; it is well while its head is there.
+    """
     try:
         known = catalog.load(environ.get(names.DEVICE), environ)
         reading = settings.read(environ, known, known.device)
         values = arguments.values(reading.args(), known)
+        if values.get("headless") == "true":
+            head = values.get("master-addr", ranks.LOOPBACK), int(values.get("master-port", follower.MASTER_PORT))
+            return follower.has_a_head(*head, TIMEOUT_S)
         headers = _headers(environ, reading.environ)
         if _get("/health", values, headers) is None:
             return False

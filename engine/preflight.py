@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from engine import devices, host, hub, model, names, ranks
+from engine import devices, host, hub, model, names, nodes, ranks
 from engine.decisions import Situation
 from engine.messages import Exit, Problem
 from engine.writable import is_writable
@@ -15,7 +15,7 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108 (only named)
 def check(situation: Situation, device: str) -> list[Problem]:
     """Return what is missing; asks the hub only for a model that is not on this machine."""
     found = devices.load(device).preflight(situation)
-    found += ranks.problems(situation)
+    found += [*ranks.problems(situation), *nodes.problems(situation)]
     found += _too_many_ranks(situation, device)
     found += _shared_memory(situation)
     if situation.model is not None:

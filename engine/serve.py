@@ -14,6 +14,7 @@ from engine.decisions import Decision, Situation
 from engine.fit import refusal
 from engine.messages import Exit, Problem, complain, mask, say
 from engine.model import cache_below
+from engine.unix_http import remove_stale
 
 _MODES = ("--check", "--dry-run")
 
@@ -65,6 +66,8 @@ def launch(args: Sequence[str], environ: Mapping[str, str], started_by: Callable
         say(str(decision), secrets)
     if mode is None:
         announce.begin(command.environ)
+        if remove_stale(given.get("uds", "")):
+            say(f"removed {given['uds']}, the socket of an engine that was killed")
     return _become(started_by(command.argv), command.environ, environ, secrets, mode)
 
 

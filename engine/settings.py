@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine import arguments, devices, names, storage, unknown, values
+from engine import arguments, devices, names, nodes, storage, unknown, values
 from engine.catalog import Catalog, Flag, setting_name
 from engine.decisions import Decision, Situation, common
 from engine.messages import Problem
@@ -55,7 +55,7 @@ def read(environ: Mapping[str, str], catalog: Catalog, device: str, args: Sequen
         except values.BadValue as error:
             reading.problems.append(error.problem)
     _read_own(environ, reading, catalog, device)
-    _leave_the_door_to_the_head(reading)
+    _follow_the_head(reading)
     reading.problems += arguments.problems(reading.extra, catalog, names.EXTRA_ARGS)
     reading.problems += arguments.problems(args, catalog, "arguments")
     given = arguments.values([*reading.args(), *args], catalog)
@@ -115,9 +115,11 @@ def _read_one(name: str, value: str, reading: Reading, catalog: Catalog, device:
 _OF_THE_HEAD = ("host", "port", "uds", "api-server-count")
 
 
-def _leave_the_door_to_the_head(reading: Reading) -> None:
-    """One env file serves all nodes: what it says of the door concerns the head alone."""
-    if "headless" not in reading.words:
+def _follow_the_head(reading: Reading) -> None:
+    """One env file serves all nodes: by its rank a node is headless, and what it says of the door is the head's."""
+    if reading.words.get("node-rank", ["--node-rank", "0"])[-1] != "0":
+        reading.words.setdefault("headless", ["--headless"])
+    if reading.words.get("headless") != ["--headless"]:
         return
     for flag in _OF_THE_HEAD:
         if reading.words.pop(flag, None):
@@ -127,7 +129,7 @@ def _leave_the_door_to_the_head(reading: Reading) -> None:
 # Names that env files carry empty to mean "unset", read by libraries that would take an empty value for one.
 _EMPTY_IS_UNSET = (
     *("HF_", "HUGGING_FACE_", "QUANT_CONFIG", "OMP_", "KMP_", "LD_PRELOAD", "TMPDIR"),
-    *("TORCH", "TRITON_", "PT_HPU_", "HABANA_", "XDG_"),
+    *("TORCH", "TRITON_", "PT_HPU_", "HABANA_", "XDG_", "GLOO_", "NCCL_"),
 )
 
 
@@ -215,7 +217,8 @@ def build(reading: Reading, catalog: Catalog, args: Sequence[str] = (), prefix: 
     given = arguments.with_config_file(arguments.values(typed, catalog))
     situation = Situation(reading.environ, given, model_path(reading.model))
     tuned = devices.load(catalog.device).tune(situation)
-    decisions = [*common(situation, demo=reading.model == names.DEMO), *tuned, *storage.decide(situation)]
+    ours = common(situation, demo=reading.model == names.DEMO)
+    decisions = [*ours, *nodes.decide(situation), *tuned, *storage.decide(situation)]
     final = applied(reading.environ, decisions)
     final.pop(names.FP8, None)
     settled = [word for decision in decisions for word in decision.args]

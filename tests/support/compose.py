@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from engine import devices
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +25,7 @@ _numbers = itertools.count()
 
 def device_files() -> list[str]:
     """Every device's env file, as a path from the root."""
-    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "env").glob("*.env") if path.name != "local.env")
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "env").glob("*.env") if path.stem in devices.names())
 
 
 def model_files() -> list[str]:
