@@ -30,14 +30,14 @@ def answered(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder.glob("answers-*.jsonl"))
 
 
-def engine_of(folder: Path) -> int | None:
-    """The process that answers, by its command line."""
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+def engine_of(command: int) -> int | None:
+    """The command's one child. What that has forked shares its command line, so the parent is what tells them apart."""
+    for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
-            words = entry.read_bytes().decode(errors="replace")  # one text: vLLM writes titles of its own
+            fields = entry.read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             continue
-        if "engine.batch_vllm" in words and str(folder) in words:
+        if int(fields[1]) == command:
             return int(entry.parent.name)
     return None
 
@@ -47,7 +47,9 @@ def begin(place: Path) -> subprocess.Popen[bytes]:
     words = ["batch", "in.jsonl", "-o", "out.jsonl", "--runtime", "native", "--device", "cpu"]
     command = [sys.executable, "-P", "-m", "berth", *words, "--env", str(ROOT / "env/models/demo.env")]
     paths = os.pathsep.join((str(ROOT), str(ROOT / "microservice")))
-    environ = {**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "VLLM_ENFORCE_EAGER": "true"}
+    # Few at a time: what has begun when the command is killed is finished, and must not be all that is left.
+    quick = {"VLLM_ENFORCE_EAGER": "true", "VLLM_MAX_NUM_SEQS": "32"}
+    environ = {**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", **quick}
     with open(place / "said", "ab") as said:
         return subprocess.Popen(command, cwd=place, env=environ, stdout=said, stderr=said)
 
@@ -64,7 +66,7 @@ def kill_once(place: Path, at: int, whom: str) -> None:
     while answered(folder) < at:
         assert running.poll() is None, (place / "said").read_text()[-3000:]
         time.sleep(0.05)
-    victim = running.pid if whom == COMMAND else engine_of(folder)
+    victim = running.pid if whom == COMMAND else engine_of(running.pid)
     assert victim is not None, "no engine answers"
     os.kill(victim, signal.SIGKILL)
     running.wait()

@@ -13,6 +13,7 @@ API_KEY_FILE = "VLLM_API_KEY_FILE"
 HF_TOKEN = "HF_TOKEN"
 HF_TOKEN_PATH = "HF_TOKEN_PATH"
 FORCE = "LLM_VLLM_FORCE"
+STORE_KEYS = "AWS_SHARED_CREDENTIALS_FILE"
 
 # Names that users of Intel's kit already have, and the flag that each stands for.
 ALIASES = {

@@ -28,12 +28,15 @@ LAYERS = ("BERTH_DEVICE_ENV", "BERTH_MODEL_ENV", "BERTH_LOCAL_ENV")
 # Every name of the kit that is not the engine's, blank-separated; compose/settings.yaml fills it in.
 KNOWN_NAMES = "BERTH_NAMES"
 
-# The files of this machine that the service reads: the keys that its clients show, and what it needs for HTTPS.
+# The files of this machine that the service reads, the keys that its clients show and what it needs for HTTPS; and the
+# one that the engine reads, the keys of an object store.
 CLIENT_KEYS = "LLM_API_KEYS_FILE"
+_FOR_GROUP_0 = "let group 0, and nobody else, read it: chgrp 0 FILE && chmod 640 FILE"
 FILES = {
     CLIENT_KEYS: "let everybody read it (chmod 644), once it holds hashes: scripts/berth key add NAME makes them",
     "LLM_TLS_CERT_FILE": "let everybody read it (chmod 644): it holds no secret",
-    "LLM_TLS_KEY_FILE": "let group 0, and nobody else, read it: chgrp 0 FILE && chmod 640 FILE",
+    "LLM_TLS_KEY_FILE": _FOR_GROUP_0,
+    names.STORE_KEYS: _FOR_GROUP_0,
 }
 # How its other settings say yes.
 _YES = ("1", "on", "t", "true", "y", "yes")
@@ -43,6 +46,8 @@ _BY_FILE = (names.HF_TOKEN, names.API_KEY)
 _USE_INSTEAD = {
     "HUGGING_FACE_HUB_TOKEN": f"rename it to {names.HF_TOKEN}, which travels as a file",
     "VLLM_HF_TOKEN": f"rename it to {names.HF_TOKEN}, which travels as a file",
+    "AWS_SECRET_ACCESS_KEY": f"put it into a file, and let {names.STORE_KEYS} name that (docs/models.md)",
+    "S3_SECRET_ACCESS_KEY": f"put it into a file, and let {names.STORE_KEYS} name that (docs/models.md)",
 }
 
 
@@ -109,7 +114,7 @@ def misplaced(environ: Mapping[str, str]) -> list[Problem]:
 
 
 def unreadable(environ: Mapping[str, str]) -> list[Problem]:
-    """Files of this machine that the service could not read; here it keeps the engine from starting."""
+    """Files of this machine that the containers could not read; here it keeps the engine from starting."""
     return [
         Problem(f"the file that {name} names cannot be read by the containers' user", hint)
         for name, hint in FILES.items()

@@ -18,8 +18,10 @@ COMPOSE = ROOT / "compose"
 KEYS = "/run/llm_api_keys"
 # Each file of this machine that the service reads, by its setting.
 FILES = {"LLM_API_KEYS_FILE": KEYS, "LLM_TLS_CERT_FILE": "/run/llm_tls_cert", "LLM_TLS_KEY_FILE": "/run/llm_tls_key"}
-# Not those that give the engine another program, or add services: test_quantize.py, test_router.py.
-_OTHERS = ("base", "settings", "quantize", "compress", "router")
+# The one that the engine reads: the keys of an object store.
+STORE, STORE_KEYS = "AWS_SHARED_CREDENTIALS_FILE", "/run/aws_credentials"
+# Not those that give the engine another program, or add services: test_quantize.py, test_router.py, test_multinode.py.
+_OTHERS = ("base", "settings", "quantize", "compress", "router", "multinode")
 OVERLAYS = sorted(path.name for path in COMPOSE.glob("*.yaml") if path.stem not in _OTHERS)
 
 # What an overlay may say of a service: its image, and what the device needs. All else is base.yaml's.
@@ -68,11 +70,12 @@ def test_the_services_are_read_only_and_their_writable_places_are_named(config: 
         assert service["read_only"] is True, name
         assert service["tmpfs"], name
         for mount in service["volumes"]:
-            assert mount["type"] == ("bind" if mount["target"] in FILES.values() else "volume"), name
-            assert mount.get("read_only", False) == (name == "llm" or mount["target"] == "/run/secrets"), name
+            file = mount["target"] in (*FILES.values(), STORE_KEYS)
+            assert mount["type"] == ("bind" if file else "volume"), name
+            assert mount.get("read_only", False) == (name == "llm" or file or mount["target"] == "/run/secrets"), name
     mounts = {mount["target"]: mount["source"] for mount in config["services"]["engine"]["volumes"]}
     caches = {"/cache/huggingface": "models", "/cache/vllm": "compiled"}
-    assert mounts == {**caches, "/run/secrets": "secrets", "/run/berth": "secrets"}
+    assert mounts == {**caches, "/run/secrets": "secrets", "/run/berth": "secrets", STORE_KEYS: "/dev/null"}
 
 
 def test_a_secret_is_asked_for_by_the_first_step_only(config: dict[str, Any]) -> None:
@@ -104,6 +107,17 @@ def test_the_services_files_are_this_machines_and_none_is_an_empty_one(
             assert [(mount["source"], mount["read_only"]) for mount in mounts] == [(source, True)], name
             assert services[name]["environment"][setting] == (target if given else ""), name
         assert target not in [mount["target"] for mount in services["engine"]["volumes"]]
+
+
+@pytest.mark.parametrize("given", ["", "/home/me/.aws/credentials"])
+def test_the_keys_of_an_object_store_are_a_file_for_the_engine_alone(rendered: Rendered, given: str) -> None:
+    services = rendered("env/cpu.env", shell={STORE: given} if given else {}).config()["services"]
+    for name in ("engine", "prepare"):
+        (mount,) = [mount for mount in services[name]["volumes"] if mount["target"] == STORE_KEYS]
+        assert (mount["source"], mount["read_only"]) == (given or "/dev/null", True), name
+        assert services[name]["environment"][STORE] == (STORE_KEYS if given else ""), name
+    assert STORE not in services["llm"]["environment"]
+    assert STORE_KEYS not in [mount["target"] for mount in services["llm"]["volumes"]]
 
 
 def test_bind_addr_never_opens_the_engine(rendered: Rendered) -> None:

@@ -125,9 +125,14 @@ def test_who_may_reach_the_service_without_a_key_is_what_the_service_itself_says
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
-    [("LLM_API_KEYS_FILE", "chmod 644"), ("LLM_TLS_CERT_FILE", "chmod 644"), ("LLM_TLS_KEY_FILE", "chmod 640")],
+    [
+        ("LLM_API_KEYS_FILE", "chmod 644"),
+        ("LLM_TLS_CERT_FILE", "chmod 644"),
+        ("LLM_TLS_KEY_FILE", "chmod 640"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "chmod 640"),
+    ],
 )
-def test_files_of_the_service_are_used_if_the_containers_user_may_read_them(
+def test_files_of_this_machine_are_used_if_the_containers_user_may_read_them(
     tmp_path: Path, name: str, remedy: str
 ) -> None:
     file = tmp_path / "file"
