@@ -73,7 +73,7 @@ def test_a_cache_without_exec_is_refused_with_the_remedy(start: Any) -> None:
 
 def test_too_little_shared_memory_for_one_worker_is_refused_with_the_remedy(start: Any) -> None:
     container: Started = start(environment=DEMO, **STRANGER)  # Docker gives 64 MiB unless told otherwise
-    assert container.exit_code(timeout=20) == 3
+    assert container.exit_code(timeout=120) == 3
     assert "--shm-size 1g" in container.log()
 
 
@@ -86,7 +86,7 @@ def test_too_little_shared_memory_for_tensor_parallelism_is_refused_with_the_rem
 
 def test_a_typo_is_refused_before_vllm_is_imported(start: Any) -> None:
     container: Started = start(environment={**DEMO, "VLLM_MAX_NUM_SEQ": "4"}, **STRANGER)
-    assert container.exit_code(timeout=20) == 2
+    assert container.exit_code(timeout=120) == 2
     assert "VLLM_MAX_NUM_SEQS" in container.log()
 
 
