@@ -19,6 +19,7 @@ from pathlib import Path
 from engine import model, names
 from engine.messages import Exit, Problem
 
+HOME = "berth-unpacked"  # beside the hub's cache
 _TARS = (".tar", ".tar.gz", ".tgz")
 _IMAGES = (".squashfs", ".sqfs")
 
@@ -54,7 +55,7 @@ def unpack(name: str, environ: Mapping[str, str], say: Callable[[str], None]) ->
         return None if _is_plain(Path(name)) else inside(Path(name))
     if not is_packed(name):
         return None
-    home = model.hub_cache(environ).parent / "berth-unpacked"
+    home = model.hub_cache(environ).parent / HOME
     try:
         home.mkdir(parents=True, exist_ok=True)
         pack = Path(_from_store(name, home, say) if name.startswith("s3://") else os.path.expanduser(name))

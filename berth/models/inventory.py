@@ -1,4 +1,4 @@
-"""`berth models` and `berth gc --models`: what is in the hub's cache, and what of it nobody needs."""
+"""`berth models` and `berth gc --models`: what is in the hub's cache and beside it, and what of it nobody needs."""
 
 import time
 from collections.abc import Iterator
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from berth.models import transfer
+from berth.models import transfer, unpacked
 from berth.models.hubcache import INCOMPLETE, Repository, cache_of
 from berth.slurm.gc import DAY, Leftover, Swept
+from engine import packed
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo, HFCacheInfo
@@ -71,7 +72,8 @@ def gc(home: Path | None, older_than: str, delete: bool) -> Swept:
 
 
 def sweep(cache: Path, older_than_s: float = 7 * DAY, delete: bool = False) -> Swept:
-    """Find what nobody needs: downloads given up, contents without a name, and commits that a newer one replaced.
+    """Find what nobody needs: downloads given up, contents without a name, commits that a newer one replaced, and what
+    was unpacked for a start and not read since.
 
     Nothing is touched that was read or written within `older_than_s`, nor a model that somebody is fetching.
     """
@@ -84,9 +86,12 @@ def sweep(cache: Path, older_than_s: float = 7 * DAY, delete: bool = False) -> S
         for leftover, commit in _replaced(repo, now - older_than_s):
             found.append(leftover)
             stale.append(commit)
+    found += unpacked.leftovers(cache.parent / packed.HOME, now - older_than_s)
     if delete:
         for each in found:
-            if each.kind != "revision":
+            if each.kind == "unpacked":
+                unpacked.remove(Path(each.where))
+            elif each.kind != "revision":
                 Path(each.where).unlink(missing_ok=True)
         if stale:
             _scan(cache).delete_revisions(*stale).execute()

@@ -1,5 +1,6 @@
 """What is here: checked, listed, packed, cleared away."""
 
+import fcntl
 import json
 import os
 import tarfile
@@ -15,6 +16,7 @@ from berth.models import choosing, inventory, sums, tarball, verify, version
 from berth.models.hubcache import Repository
 from berth.models.transfer import Transfer
 from berth.progress import Progress
+from engine import packed
 from tests.support.stub_hub import Model, StubHub
 from tests.unit.models.conftest import MODEL, Fetch
 
@@ -141,6 +143,39 @@ def test_gc_leaves_alone_what_somebody_is_fetching(fetching: Fetch, cache: Path)
     with writing(repository, Progress()):
         assert inventory.sweep(cache, delete=True).found == ()
     assert [each.kind for each in inventory.sweep(cache).found] == ["download"]
+
+
+def test_gc_takes_what_was_unpacked_for_a_start_and_not_read_since(
+    fetching: Fetch, cache: Path, tmp_path: Path, transfer: Transfer
+) -> None:
+    tar = tarball.pack(fetching(), tmp_path / "tiny.tar", transfer)
+
+    def start() -> Path:
+        ready = packed.unpack(str(tar), {"HF_HOME": str(cache.parent)}, lambda _: None)
+        assert ready
+        return ready.folder
+
+    served, home = start(), cache.parent / packed.HOME
+    (cut_off := home / ".tiny-0123456789.abcdefgh").mkdir()
+    (cut_off / "blob").write_bytes(b"x" * 1000)
+    assert inventory.sweep(cache).found == ()
+    for place in (*home.rglob("*"), cut_off):
+        os.utime(place, (LONG_AGO, LONG_AGO), follow_symlinks=False)
+    found = inventory.sweep(cache).found
+    assert [each.kind for each in found] == ["unpacked", "unpacked"]
+    assert sum(each.bytes for each in found) > 900_000
+    (lock,) = home.glob(".*.lock")
+    with lock.open("w") as held:  # another start is unpacking
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert [each.where for each in inventory.sweep(cache, delete=True).found] == [str(cut_off)]
+    (served / "config.json").read_text()
+    os.utime((served / "config.json").resolve())  # as the read has it where the file system notes reads
+    assert inventory.sweep(cache).found == ()
+    for place in home.rglob("*"):
+        os.utime(place, (LONG_AGO, LONG_AGO), follow_symlinks=False)
+    inventory.sweep(cache, delete=True)
+    assert not served.exists()
+    assert start() == served
 
 
 def test_without_safetensors_the_next_best_format_comes() -> None:
