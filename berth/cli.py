@@ -122,7 +122,9 @@ def down(
     runtime: RuntimeName = None,
     site: Site = None,
     name: Name = None,
-    everything: Annotated[bool, typer.Option("--all", help="Slurm: every deployment that has a job.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Slurm: every deployment that has a job. Kubernetes: the volumes, too.")
+    ] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:

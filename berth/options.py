@@ -19,7 +19,8 @@ RuntimeName = Annotated[
     str | None,
     typer.Option(
         "--runtime",
-        help="compose, slurm or native. Unless given: Compose if a Docker Engine answers, Slurm if sbatch is here.",
+        help="compose, slurm, native or kubernetes. Unless given: Compose if a Docker Engine answers, Slurm if sbatch "
+        "is here.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -32,7 +33,7 @@ Site = Annotated[
 ]
 Name = Annotated[str | None, typer.Option("--name", help="Slurm: the deployment; its model's own name, unless given.")]
 Time = Annotated[str | None, typer.Option(metavar="TIME", help="Slurm: walltime of one job, as 4:00:00 or 90m.")]
-Nodes = Annotated[int | None, typer.Option(min=1, help="Slurm: nodes that share the model.")]
+Nodes = Annotated[int | None, typer.Option(min=1, help="Slurm, Kubernetes: nodes that share the model.")]
 KeepAlive = Annotated[
     str | None, typer.Option(metavar="TIME", help="Slurm: serve that long, one job after another, as 36h.")
 ]
@@ -44,7 +45,7 @@ Handover = Annotated[
         "walltime, from 5 minutes to an hour, unless given.",
     ),
 ]
-Replicas = Annotated[int | None, typer.Option(min=1, help="Slurm: copies that share the requests.")]
+Replicas = Annotated[int | None, typer.Option(min=1, help="Slurm, Kubernetes: copies that share the requests.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
 

@@ -23,12 +23,15 @@ def problems(deployment: Deployment, runtime: Runtime) -> list[Problem]:
     return [problem for check in checks for problem in check()]
 
 
-def service_problems(deployment: Deployment) -> list[Problem]:
-    """What the service would refuse: a bad value, or to be reached by other machines without a key."""
+def service_problems(deployment: Deployment, address: str = "") -> list[Problem]:
+    """What the service would refuse: a bad value, or to be reached by other machines without a key.
+
+    `address` is where it listens, if not where the settings say.
+    """
     from llm_service.config.loading import SettingsError, load
 
     given = {name: value for name, value in deployment.environ.items() if name.startswith("LLM_")}
-    where = {"LLM_USVC_HOST": deployment.address, "BIND_ADDR": deployment.address}
+    where = dict.fromkeys(("LLM_USVC_HOST", "BIND_ADDR"), address or deployment.address)
     try:
         load({**given, **where, "LLM_VLLM_ENDPOINT": ""})
     except SettingsError as error:

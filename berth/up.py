@@ -15,6 +15,8 @@ from berth.progress import Progress
 from berth.runtimes import NOTHING, Endpoint, Ready, Request, Runtime, Status
 from engine import names
 
+_STOP = "scripts/berth down"
+
 
 @dataclass(frozen=True)
 class Started:
@@ -35,7 +37,7 @@ class Started:
             "endpoint": service,
             "engine": self.ready.endpoint.engine,
             "curl": curl(self.ready.endpoint, self.ready.locked) if service else "",
-            "stop": "scripts/berth down",
+            "stop": _STOP,
             **self.ready.facts,
         }
 
@@ -43,6 +45,7 @@ class Started:
         """What a person reads at the end of `berth up`."""
         if self.ready.words:
             return self.ready.words
+        elsewhere = self.ready.facts.get("stop")
         return "\n".join(
             (
                 "",
@@ -53,7 +56,7 @@ class Started:
                 "",
                 *(["  KEY is a key of yours; a new one: scripts/berth key add NAME"] if self.ready.locked else []),
                 f"  or talk to it:  scripts/berth chat{' --key-file FILE' if self.ready.locked else ''}",
-                f"  stop it with:   {'Ctrl-C, or ' if attached else ''}scripts/berth down",
+                f"  stop it with:   {'Ctrl-C, or ' if attached and not elsewhere else ''}{elsewhere or _STOP}",
                 "",
             )
         )

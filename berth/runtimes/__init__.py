@@ -12,13 +12,15 @@ from berth.progress import Progress
 
 # In the order in which `berth up` prefers them; each is a module here with a class `Runtime`.
 NAMES = ("compose", "slurm", "native")
+# Never chosen by itself: that kubectl is set to a cluster does not say that this is to run there.
+ASKED_FOR = ("kubernetes",)
 
 ENGINE, SERVICE = "engine", "llm"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a command line asks for beside the env files. All but `everything` is for Slurm jobs alone."""
+    """What a command line asks for beside the env files. Most of it is for Slurm jobs."""
 
     site: Path | None = None
     name: str | None = None
@@ -32,14 +34,17 @@ class Request:
 
     @property
     def of_a_job(self) -> str:
-        """The first option that only a Slurm job understands, or nothing."""
-        given = (each.name for each in fields(self) if getattr(self, each.name) and each.name != "everything")
-        return next((f"--{name.removesuffix('_s').replace('_', '-')}" for name in given), "")
+        """The first option that a Slurm job understands, or nothing."""
+        return self._first_but("everything")
 
-    def only_here(self, runtime: str) -> None:
-        """Raise BerthError (exit code 2) for an option that is for Slurm jobs."""
-        if option := self.of_a_job:
+    def only_here(self, runtime: str, *understood: str) -> None:
+        """Raise BerthError (exit code 2) for an option that is for Slurm jobs, and none that `runtime` understands."""
+        if option := self._first_but("everything", *understood):
             raise failed(f"{option} is for Slurm jobs, not for {runtime}", "add --runtime slurm", Exit.BAD_SETTING)
+
+    def _first_but(self, *others: str) -> str:
+        given = (each.name for each in fields(self) if getattr(self, each.name) and each.name not in others)
+        return next((f"--{name.removesuffix('_s').replace('_', '-')}" for name in given), "")
 
 
 NOTHING = Request()
@@ -161,8 +166,9 @@ class Runtime(Protocol):
 
 def load(name: str, request: Request = NOTHING) -> Runtime:
     """Return the runtime of that name. Raises BerthError (exit code 2) for one that does not exist."""
-    if name not in NAMES:
-        raise failed(f"{name}: no such runtime", f"known runtimes: {', '.join(NAMES)}", Exit.BAD_SETTING)
+    known = (*NAMES, *ASKED_FOR)
+    if name not in known:
+        raise failed(f"{name}: no such runtime", f"known runtimes: {', '.join(known)}", Exit.BAD_SETTING)
     runtime: Runtime = import_module(f"{__name__}.{name}").Runtime(request)
     return runtime
 

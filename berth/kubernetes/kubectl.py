@@ -1,0 +1,73 @@
+"""kubectl, the driver of a cluster: its context and its namespace are the ones that kubectl itself would use."""
+
+import json
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from berth.errors import Exit, Problem, failed
+
+TIMEOUT_S = 20  # of one answer of the API server; what waits for pods sets its own
+
+
+def problem() -> Problem | None:
+    """Why kubectl cannot be used here, or None. A cluster need not answer for that."""
+    if shutil.which("kubectl"):
+        return None
+    return Problem(
+        "no kubectl on PATH",
+        "install kubectl 1.27 or newer: https://kubernetes.io/docs/tasks/tools/",
+        Exit.MISSING_PREREQUISITE,
+    )
+
+
+def unreachable() -> Problem | None:
+    """Why no cluster answers, or None."""
+    done = _run(["get", "--raw", "/version"], None)
+    if done.returncode == 0:
+        return None
+    return Problem(
+        f"no Kubernetes cluster answers: {last_line(done.stderr)}",
+        "kubectl config get-contexts shows what kubectl is told of; KUBECONFIG names another file",
+        Exit.MISSING_PREREQUISITE,
+    )
+
+
+def words(*args: str) -> list[str]:
+    """A command line."""
+    return ["kubectl", *args]
+
+
+def run(args: Sequence[str], given: str | None = None, timeout_s: int = TIMEOUT_S) -> str:
+    """What kubectl prints. Raises BerthError in its own words (exit code 1)."""
+    done = _run(args, given, timeout_s)
+    if done.returncode:
+        by_hand = f"try it yourself: {shlex.join(words(*args))}"
+        raise failed(f"kubectl {args[0]} failed: {last_line(done.stderr)}", by_hand)
+    return done.stdout
+
+
+def objects(kinds: str, selector: str) -> list[dict[str, Any]]:
+    """The objects of some kinds with a label, in the namespace. Raises BerthError."""
+    listed = json.loads(run(["get", kinds, "--selector", selector, "--output", "json"]))
+    found: list[dict[str, Any]] = listed["items"]
+    return found
+
+
+def served(group: str) -> bool:
+    """Whether the cluster knows an API group, such as one that an operator brings."""
+    done = _run(["api-resources", "--api-group", group, "--output", "name"], None)
+    return done.returncode == 0 and bool(done.stdout.strip())
+
+
+def last_line(text: str) -> str:
+    """What kubectl says last, which is the reason."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].removeprefix("error: ").removeprefix("Error from server ") if lines else "it says nothing"
+
+
+def _run(args: Sequence[str], given: str | None, timeout_s: int = TIMEOUT_S) -> "subprocess.CompletedProcess[str]":
+    command = words(f"--request-timeout={timeout_s}s", *args) if timeout_s else words(*args)
+    return subprocess.run(command, input=given, capture_output=True, text=True, errors="replace")

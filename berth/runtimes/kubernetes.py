@@ -1,0 +1,235 @@
+"""Kubernetes: manifests of kubernetes/ for the cluster and the namespace that kubectl is set to."""
+
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from berth import preflight
+from berth.deployment import Deployment
+from berth.errors import BerthError, Problem
+from berth.kubernetes import forward, kubectl, overlay, pods, secrets, waiting
+from berth.kubernetes.forward import Forward
+from berth.kubernetes.overlay import Wanted
+from berth.paths import from_root, in_root
+from berth.progress import Progress
+from berth.runtimes import ENGINE, NOTHING, SERVICE, Endpoint, Part, Ready, Request, Status, local_url
+from engine.phases import STARTING, Phase
+
+APPLY = ("apply", "--server-side", "--force-conflicts", "--field-manager=berth")
+_WORKLOADS = "deployments.apps"
+_GROUPS = {"leaderworkerset.x-k8s.io": "leaderworkersets", "keda.sh": "scaledobjects"}
+_REST = "services,configmaps,networkpolicies,poddisruptionbudgets"
+_LINE = re.compile(r"\[pod/[^/]+/([^\]]+)\] (.*)")
+# Running answers are finished, and what held the volumes is gone.
+_ENDING_S = 600
+
+_PLAIN = Problem(
+    "LLM_TLS_CERT_FILE: in a cluster HTTPS is the matter of its gateway or ingress, which has the certificate",
+    "leave LLM_TLS_CERT_FILE and LLM_TLS_KEY_FILE unset (docs/kubernetes.md)",
+)
+
+
+class Runtime:
+    """The one deployment of a namespace."""
+
+    name = "kubernetes"
+    local = False
+
+    def __init__(self, request: Request = NOTHING) -> None:
+        request.only_here(self.name, "nodes", "replicas")
+        self._request = request
+        self._door: Forward | None = None
+
+    def unavailable(self) -> Problem | None:
+        """kubectl must be here; whether a cluster answers is asked before something is started there."""
+        return kubectl.problem()
+
+    def problems(self, deployment: Deployment) -> list[Problem]:
+        """No cluster, no keys for the service's clients, or a model that no pod can see."""
+        if unreachable := kubectl.unreachable():
+            return [unreachable]
+        secrets.of(deployment)
+        model = deployment.model
+        found = [_PLAIN] if deployment.certificate else []
+        found += preflight.service_problems(deployment, "0.0.0.0")
+        if Path(model).is_dir() and not model.startswith("/cache/"):
+            sentence = f"{model} is a folder of this machine, which no pod can see"
+            found.append(Problem(sentence, "name a model on the hub or in an object store, or a folder of the volume"))
+        return found
+
+    def commands(self, deployment: Deployment) -> list[str]:
+        """kubectl's own: the Secrets by standard input, then the kustomization, which is written for that."""
+        folder = overlay.write(Wanted.of(deployment, self._request))
+        told = [f"{name} ({', '.join(content)})" for name, content in secrets.of(deployment).items()]
+        lines = [f"{_shown(*APPLY, '--filename=-')}  # the Secrets {', '.join(told)}"] if told else []
+        return [*lines, in_root(_shown(*APPLY, f"--kustomize={from_root(folder)}"))]
+
+    def render(self, deployment: Deployment) -> str:
+        """The manifests; Secrets are named, and not shown."""
+        folder = overlay.write(Wanted.of(deployment, self._request))
+        notes = [
+            f"# Secret {name}, not shown: {', '.join(content)}\n" for name, content in secrets.of(deployment).items()
+        ]
+        return ("".join(notes) + kubectl.run(["kustomize", str(folder)])).rstrip()
+
+    def start(self, deployment: Deployment, progress: Progress, attached: bool) -> None:
+        """Apply: what is there already is changed where it differs. Raises BerthError."""
+        progress.show(Phase(STARTING, None, "applying the manifests"))
+        claims = kubectl.objects("persistentvolumeclaims", pods.PART_OF)
+        folder = overlay.write(Wanted.of(deployment, self._request, _sizes(claims)))
+        if found := secrets.of(deployment):
+            kubectl.run([*APPLY, "--filename=-"], secrets.manifest(found))
+        kubectl.run([*APPLY, f"--kustomize={folder}"])
+
+    def wait(self, deployment: Deployment, progress: Progress, timeout_s: float, attached: bool) -> Ready:
+        """Until the engine serves its model; then, where somebody stays, through a port of this machine."""
+        try:
+            waiting.until_ready(self, deployment, progress, timeout_s)
+        except KeyboardInterrupt:
+            progress.say("it goes on; how it is: scripts/berth status --runtime kubernetes; end it: … down …")
+            raise
+        port = deployment.service_port
+        words = shlex.join(forward.command(port))
+        facts = {"stop": "scripts/berth down --runtime kubernetes", "forward": words}
+        if attached:
+            self._door = Forward(port)
+        else:
+            progress.say(f"the way to it, from here: {words}")
+        endpoint = Endpoint(local_url("127.0.0.1", port), "")
+        return Ready(endpoint, facts=facts, locked=bool(deployment.value("LLM_API_KEYS_FILE")))
+
+    def stay(self, progress: Progress, tell: Callable[[], None], show_logs: bool) -> None:
+        """Keep the port open until Ctrl-C, which leaves the deployment as it is."""
+        assert self._door
+        try:
+            tell()
+            self._door.stay(lambda: self.status().stopped)
+        except KeyboardInterrupt:
+            progress.say("the port is closed; the deployment goes on until: scripts/berth down --runtime kubernetes")
+        finally:
+            self._door.close()
+
+    def failure(self) -> Problem | None:
+        """`wait` finds out by itself."""
+        return None
+
+    def downloaded(self, deployment: Deployment) -> int | None:
+        """The pod that fetches tells its own progress."""
+        return None
+
+    def has_model(self, deployment: Deployment) -> bool:
+        """Whether the volume holds it cannot be told from here."""
+        return False
+
+    def free_bytes(self, deployment: Deployment) -> int | None:
+        """The volume is made as large as the model needs."""
+        return None
+
+    def logs(self, part: str | None, follow: bool, tail: int | None) -> Iterator[str]:
+        """The pods' logs; with both parts, each line begins with its part's name."""
+        selector = f"{pods.PART_OF}{f',{pods.NAME}={part}' if part else ''}"
+        lines = -1 if tail is None else tail
+        words = ["logs", f"--selector={selector}", "--prefix", f"--tail={lines}", "--max-log-requests=64"]
+        command = kubectl.words(*words, *(["--follow"] if follow else []))
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        ) as process:
+            assert process.stdout
+            try:
+                for line in process.stdout:
+                    name, text = _split(line.rstrip("\n"))
+                    yield text if part else f"{name:6} | {text}"
+            finally:
+                process.terminate()
+
+    def stop_commands(self) -> list[str]:
+        """What deletes the workloads, then the rest; with --all the volumes, too."""
+        return [] if self.status().state == "stopped" else [_shown(*words) for words in self._deletions()]
+
+    def stop(self, progress: Progress) -> bool:
+        """Delete what `up` made, the pods first, which finish their answers. The volumes stay unless --all is said."""
+        if problem := kubectl.unreachable():
+            raise BerthError(problem)
+        if self.status().state == "stopped" and not self._request.everything:
+            return False
+        progress.show(Phase("stopping", None, "answers that are being written are finished first"))
+        for words in self._deletions():
+            kubectl.run(words, timeout_s=0)
+        return True
+
+    def _deletions(self) -> list[list[str]]:
+        extra = [f"{kind}.{group}" for group, kind in _GROUPS.items() if kubectl.served(group)]
+        of = f"--selector={pods.PART_OF}"
+        found = [
+            ["delete", ",".join([*reversed(extra), _WORKLOADS]), of, "--cascade=foreground", f"--timeout={_ENDING_S}s"]
+        ]
+        found.append(["delete", _REST, of])
+        found.append(["delete", "secrets", f"{of},app.kubernetes.io/managed-by={secrets.MANAGER}"])
+        return [*found, *([["delete", "persistentvolumeclaims", of]] if self._request.everything else [])]
+
+    def status(self, deployment: Deployment | None = None) -> Status:
+        """What runs in the namespace. The same model on the same device counts as stopped: `up` applies it again."""
+        found = kubectl.objects("services,pods", pods.PART_OF)
+        door = next((each for each in found if each["kind"] == "Service" and each["metadata"]["name"] == SERVICE), None)
+        running = pods.of(each for each in found if each["kind"] == "Pod")
+        if door is None:
+            return Status(self.name, "stopping" if running else "stopped")
+        says = door["metadata"].get("annotations", {})
+        device, model = says.get(overlay.DEVICE, ""), says.get(overlay.MODEL, "")
+        if deployment and (device, model) == (deployment.device, deployment.model):
+            return Status(self.name, "stopped")
+        return Status(
+            self.name,
+            _overall(running),
+            device,
+            model,
+            tuple(file for file in says.get(overlay.FILES, "").split(", ") if file),
+            None,
+            tuple(Part(pod.name, pod.state(), _why(pod)) for pod in running),
+            {"reach it": shlex.join(forward.command(forward.PORT))},
+            ready=all(any(pod.is_ready for pod in running if pod.part == part) for part in (ENGINE, SERVICE)),
+        )
+
+
+def _overall(running: list[pods.Pod]) -> str:
+    if not running:
+        return "degraded"
+    if all(pod.is_ready for pod in running):
+        return "running"
+    return "degraded" if any(pod.problem() for pod in running) else "starting"
+
+
+def _why(pod: pods.Pod) -> str:
+    """What stands behind a pod's state."""
+    if problem := pod.problem():
+        return problem.sentence
+    before = None if pod.ends else pod.phase()
+    return f"{before.name}{f': {before.detail}' if before.detail else ''}" if before else ""
+
+
+def _sizes(claims: list[dict[str, Any]]) -> dict[str, int]:
+    """GiB of the volumes that are there."""
+    found = {}
+    for claim in claims:
+        asked = str(claim["spec"]["resources"]["requests"]["storage"])
+        if asked.endswith("Gi") and asked[:-2].isdigit():
+            found[claim["metadata"]["name"]] = int(asked[:-2])
+    return found
+
+
+def _shown(*words: str) -> str:
+    return shlex.join(kubectl.words(*words))
+
+
+def _split(line: str) -> tuple[str, str]:
+    """The container's name and the line, of what `kubectl logs --prefix` prints."""
+    found = _LINE.fullmatch(line)
+    return (found[1], found[2]) if found else ("", line)
