@@ -11,6 +11,7 @@ from typing import Any
 from berth.host import processes
 from berth.slurm import connections, queue, scratch
 from berth.slurm.store import EndpointFile, Store
+from berth.slurm.submit import job_name
 
 DAY = 86400
 _HALF_MADE = ".sif-"  # berth.sif's own temporary directories; whatever else lies there is somebody's
@@ -19,8 +20,9 @@ HEADS = ("what", "where", "size", "why")
 # Kilobytes, the newest change and the path of each; du counts a directory once a call, so each level is a call.
 _SIZES = """
 cd "$1" 2>/dev/null || exit 0
-for level in deployments/*/runs/* deployments/* sif/.sif-*; do [ -e "$level" ] && printf '%s\\0' "$level"; done |
-    xargs -0 -r -n 1 du -sk --time --time-style=+%s -- 2>/dev/null
+for level in deployments/*/runs/* deployments/* sif/.sif-* batches/*; do
+    [ -e "$level" ] && printf '%s\\0' "$level"
+done | xargs -0 -r -n 1 du -sk --time --time-style=+%s -- 2>/dev/null
 exit 0
 """
 # A run's batch.log is a link to the log that Slurm writes, in the deployment's directory.
@@ -33,7 +35,7 @@ exec rm -rf -- "$1"
 
 @dataclass(frozen=True)
 class Leftover:
-    """One thing that nobody needs. `kind` is deployment, run, endpoint, image, connection or scratch (on a node)."""
+    """One thing that nobody needs. `kind` is deployment, run, endpoint, image, batch, connection or scratch."""
 
     kind: str
     where: str
@@ -93,6 +95,7 @@ def find(store: Store, older_than_s: float = 7 * DAY, now: float | None = None) 
         *_stale(store, records, live, now),
         *_old(store, records, live, now, older_than_s),
         *_half_made(store, now),
+        *_batches(store, now, older_than_s),
         *_connections(store, live),
     ]
 
@@ -118,6 +121,9 @@ def clear(store: Store, found: Sequence[Leftover]) -> list[str]:
             name = Path(each.where).parent.name
             connections.end_leftovers(Path(each.where))
             connections.forget(name)
+        elif each.kind == "batch":
+            if _job_of_batch(each.where) not in _names(store):
+                store.cluster.remove(each.where)
         elif each.kind == "image":
             store.cluster.remove(each.where)
     return [f"{node} was too busy to be asked for its /tmp" for node in busy]
@@ -168,6 +174,29 @@ def _half_made(store: Store, now: float) -> Iterator[Leftover]:
             yield Leftover("image", entry.path, entry.bytes, "a conversion that did not end")
 
 
+def _batches(store: Store, now: float, older_than_s: float) -> Iterator[Leftover]:
+    """Batches that were given up: `berth batch` takes its folder away once it has the answers."""
+    old = [
+        entry
+        for entry in sizes(store)
+        if entry.path.startswith(f"{store.root}/batches/") and entry.changed < now - older_than_s
+    ]
+    names = _names(store) if old else set()
+    for entry in old:
+        if _job_of_batch(entry.path) not in names:
+            why = f"no job of it, unchanged for {_days(entry, now)}; answers that were not fetched go with it"
+            yield Leftover("batch", entry.path, entry.bytes, why)
+
+
+def _job_of_batch(place: str) -> str:
+    """The name of a batch's jobs, of which its folder's is made (berth.batch.slurm)."""
+    return job_name(f"batch-{place.rpartition('/')[2].rpartition('-')[0]}")
+
+
+def _names(store: Store) -> set[str]:
+    return {job.name for job in queue.jobs(store.cluster)}
+
+
 def _connections(store: Store, live: set[str]) -> Iterator[Leftover]:
     """What this machine keeps of connections to deployments without a job; those that are open end by themselves."""
     for place in sorted(connections.CONNECT.glob(f"*/{socket.gethostname()}")):
@@ -177,7 +206,7 @@ def _connections(store: Store, live: set[str]) -> Iterator[Leftover]:
 
 
 def sizes(store: Store) -> list[Entry]:
-    """Deployments, runs and images of the store, each with its size and newest change."""
+    """Deployments, runs, images and batches of the store, each with its size and newest change."""
     said = store.cluster.run(["sh", "-c", _SIZES, "sh", store.root], check=False, timeout_s=600).stdout
     found = []
     for line in said.splitlines():

@@ -67,6 +67,19 @@ def test_a_deployment_whose_job_still_waits_is_kept(tmp_path: Path, queued: str)
     assert found(store) == []
 
 
+def test_a_batch_that_was_given_up_goes_and_one_whose_jobs_wait_is_kept(tmp_path: Path):
+    job = in_queue("14_0").replace("|demo", "|berth-batch-busy")
+    store = fake_slurm.store(tmp_path, squeue=job)
+    for name in ("busy-0123456789ab", "given-up-0123456789ab"):
+        (place := Path(store.root) / "batches" / name).mkdir(parents=True)
+        (place / "answers-0-of-1.jsonl").write_text("{}\n")
+        age(place, 30)
+    (Path(store.root) / "batches" / "recent-0123456789ab").mkdir()
+    assert found(store) == [("batch", "batches/given-up-0123456789ab")]
+    gc.clear(store, gc.find(store))
+    assert sorted(store.cluster.listdir(f"{store.root}/batches")) == ["busy-0123456789ab", "recent-0123456789ab"]
+
+
 def test_recent_runs_are_kept_and_the_limit_can_be_given(tmp_path: Path):
     store = fake_slurm.store(tmp_path, squeue="")
     fake_slurm.run(store, "demo", "12", state="stopped")
