@@ -1,14 +1,16 @@
 """kubectl, the driver of a cluster: its context and its namespace are the ones that kubectl itself would use."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from berth.errors import Exit, Problem, failed
+from berth.errors import BerthError, Exit, Problem, failed
 
+_NO_SERVER = re.compile(r"connection to the server|[Uu]nable to connect|couldn't get current server|no such host")
 TIMEOUT_S = 20  # of one answer of the API server; what waits for pods sets its own
 
 
@@ -26,10 +28,12 @@ def problem() -> Problem | None:
 def unreachable() -> Problem | None:
     """Why no cluster answers, or None."""
     done = _run(["get", "--raw", "/version"], None)
-    if done.returncode == 0:
-        return None
+    return None if done.returncode == 0 else _no_cluster(done.stderr)
+
+
+def _no_cluster(said: str) -> Problem:
     return Problem(
-        f"no Kubernetes cluster answers: {last_line(done.stderr)}",
+        f"no Kubernetes cluster answers: {last_line(said)}",
         "kubectl config get-contexts shows what kubectl is told of; KUBECONFIG names another file",
         Exit.MISSING_PREREQUISITE,
     )
@@ -41,8 +45,10 @@ def words(*args: str) -> list[str]:
 
 
 def run(args: Sequence[str], given: str | None = None, timeout_s: int = TIMEOUT_S) -> str:
-    """What kubectl prints. Raises BerthError in its own words (exit code 1)."""
+    """What kubectl prints. Raises BerthError in its own words: exit code 3 where no cluster answers, else 1."""
     done = _run(args, given, timeout_s)
+    if done.returncode and _NO_SERVER.search(done.stderr):
+        raise BerthError(_no_cluster(done.stderr))
     if done.returncode:
         by_hand = f"try it yourself: {shlex.join(words(*args))}"
         raise failed(f"kubectl {args[0]} failed: {last_line(done.stderr)}", by_hand)

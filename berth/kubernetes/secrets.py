@@ -5,16 +5,14 @@ import json
 from pathlib import Path
 
 from berth.deployment import Deployment
-from berth.errors import Exit, failed
+from berth.errors import Exit, Problem, failed
 from engine import names
 
-# As kubernetes/base names them: what the engine reads as files, what the service reads as a file, what has no file.
-ENGINE, CLIENTS, ENVIRONMENT = "berth-engine", "berth-clients", "berth-environment"
+# As kubernetes/base names them: what the engine reads, and the keys of the service's clients.
+ENGINE, CLIENTS = "berth-engine", "berth-clients"
 MANAGER = "berth"
 _FILES = {names.HF_TOKEN: "hf_token", names.API_KEY: "vllm_api_key"}
 _PATHS = {names.HF_TOKEN: names.HF_TOKEN_PATH, names.API_KEY: names.API_KEY_FILE}
-# Names that are no secrets alone, and of no use without the one that they belong to.
-_WITH_THEM = ("AWS_ACCESS_KEY_ID", "S3_ACCESS_KEY_ID", "AWS_SESSION_TOKEN")
 
 
 def of(deployment: Deployment) -> dict[str, dict[str, str]]:
@@ -23,11 +21,21 @@ def of(deployment: Deployment) -> dict[str, dict[str, str]]:
     Raises BerthError (exit code 2) for a file that cannot be read.
     """
     engine = {file: text for name, file in _FILES.items() if (text := _text(deployment, name))}
+    if path := deployment.value(names.STORE_KEYS):
+        engine["aws_credentials"] = _read(deployment, names.STORE_KEYS, path)
     keys = deployment.value("LLM_API_KEYS_FILE")
     clients = {"llm_api_keys": _read(deployment, "LLM_API_KEYS_FILE", keys)} if keys else {}
-    rest = {name: deployment.value(name) for name in (*names.SECRETS, *_WITH_THEM) if name not in _FILES}
-    found = {ENGINE: engine, CLIENTS: clients, ENVIRONMENT: {name: value for name, value in rest.items() if value}}
-    return {name: content for name, content in found.items() if content}
+    return {name: content for name, content in ((ENGINE, engine), (CLIENTS, clients)) if content}
+
+
+def misplaced(deployment: Deployment) -> list[Problem]:
+    """Secrets that no file carries: they would have to stand in a ConfigMap."""
+    hint = f"rename a token to {names.HF_TOKEN}; put an object store's keys into a file that {names.STORE_KEYS} names"
+    return [
+        Problem(f"{deployment.where(name)}{name} would stand open in the cluster", hint)
+        for name in names.SECRETS
+        if name not in _FILES and deployment.value(name)
+    ]
 
 
 def manifest(secrets: dict[str, dict[str, str]]) -> str:

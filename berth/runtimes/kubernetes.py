@@ -53,7 +53,7 @@ class Runtime:
             return [unreachable]
         secrets.of(deployment)
         model = deployment.model
-        found = [_PLAIN] if deployment.certificate else []
+        found = [*secrets.misplaced(deployment), *([_PLAIN] if deployment.certificate else [])]
         found += preflight.service_problems(deployment, "0.0.0.0")
         if Path(model).is_dir() and not model.startswith("/cache/"):
             sentence = f"{model} is a folder of this machine, which no pod can see"
