@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import first_token, prometheus
@@ -53,6 +53,7 @@ def test_what_is_slower_than_the_last_bound_is_told_as_that_bound() -> None:
     assert first_token.median({0.1: 0.0, 1.0: 1.0, math.inf: 10.0}) == 1.0
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_is_read_without_a_failure(text: str) -> None:
     line = f'vllm:time_to_first_token_seconds_bucket{{le="{text}"}} {text}'
@@ -60,6 +61,7 @@ def test_any_text_is_read_without_a_failure(text: str) -> None:
     prometheus.Load().update(line, 0.0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1e6), min_size=4, max_size=4))
 def test_the_median_of_any_buckets_lies_among_their_bounds(counts: list[float]) -> None:
     found = first_token.median(first_token.buckets(metrics(*sorted(counts))))
