@@ -3,7 +3,9 @@
 import io
 import json
 import os
+import shutil
 import stat
+import subprocess
 import tarfile
 import threading
 from pathlib import Path
@@ -117,6 +119,22 @@ def test_a_squashfs_image_is_unpacked_by_its_own_program_or_refused_with_a_way_o
     found = unpack(image, environ)
     assert found is not None
     assert os.listdir(found.folder) == ["config.json"]
+
+
+def test_an_image_by_the_real_mksquashfs_keeps_the_models_name(
+    tmp_path: Path, environ: dict[str, str], pack: Path
+) -> None:
+    if not shutil.which("mksquashfs") or not shutil.which("unsquashfs"):
+        pytest.skip("no squashfs-tools here (Debian's package of that name)")
+    with tarfile.open(pack) as tar:
+        tar.extractall(tmp_path / "plain", filter="data")
+    (repository,) = (tmp_path / "plain").glob("*/models--*")
+    image, how = tmp_path / "tiny.squashfs", ("-keep-as-directory", "-noI", "-noD", "-noF", "-noX", "-quiet")
+    subprocess.run(["mksquashfs", repository, image, *how], check=True, capture_output=True)
+    found = unpack(image, environ)
+    assert found is not None
+    assert found.name == repository.name.removeprefix("models--").replace("--", "/")
+    assert (found.folder / "config.json").is_file()
 
 
 def test_the_launcher_serves_the_folder_under_the_models_own_name(
