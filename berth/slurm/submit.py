@@ -203,7 +203,7 @@ def hub_token(deployment: Deployment) -> str:
         if deployment.value(name) and deployment.model.startswith("s3://"):
             raise failed(
                 f"{deployment.where(name)}{name}: secrets of an object store cannot be given to a job",
-                "download the model to the shared file system, and name its folder",
+                f"bring it here: scripts/berth fetch {deployment.model} --to DIR, and let SITE_MODELS name DIR",
                 Exit.BAD_SETTING,
             )
     found = (deployment.value(name) for name in (names.HF_TOKEN, "VLLM_HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))
