@@ -13,6 +13,7 @@ from berth.options import (
     DryRun,
     Env,
     Handover,
+    Hosts,
     Json,
     KeepAlive,
     Name,
@@ -23,6 +24,7 @@ from berth.options import (
     Time,
     examples,
     request,
+    split_hosts,
 )
 from berth.output import commands, show, table
 from berth.verbs import batch, bench, cluster, fit, fleet, keys, models, planning, quantize, sif, top, tunnels
@@ -61,6 +63,7 @@ def root(
         "up",
         "berth up --env env/cuda.env --env env/models/qwen3-8b.env -d",
         "berth up --runtime slurm --env env/cuda.env --time 4:00:00",
+        "berth up --hosts gpu-1,gpu-2 --env env/cuda.env --env env/models/llama-3.1-70b.env -d",
         "berth up --env env/models/demo.env --dry-run",
     )
 )
@@ -82,6 +85,7 @@ def up(
     keep_alive: KeepAlive = None,
     handover: Handover = None,
     replicas: Replicas = None,
+    hosts: Hosts = None,
     force: Annotated[bool, typer.Option("--force", help="Start also what by `berth plan` cannot fit.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -94,7 +98,7 @@ def up(
     from berth import up as steps
     from berth.progress import Progress
 
-    wanted = request(site, name, time, nodes, hold, keep_alive, replicas, handover)
+    wanted = request(site, name, time, nodes, hold, keep_alive, replicas, handover, hosts)
     with Progress() as progress:
         deployment, chosen = steps.plan(env or [], device, runtime, progress, wanted)
         deployment = deployment.forced() if force else deployment
@@ -125,6 +129,7 @@ def down(
     everything: Annotated[
         bool, typer.Option("--all", help="Slurm: every deployment that has a job. Kubernetes: the volumes, too.")
     ] = False,
+    hosts: Hosts = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -132,7 +137,7 @@ def down(
     from berth import runtimes
     from berth.progress import Progress
 
-    wanted = runtimes.Request(site=site, name=name, everything=everything)
+    wanted = runtimes.Request(site=site, name=name, everything=everything, hosts=split_hosts(hosts))
     found = [runtimes.load(runtime, wanted)] if runtime else runtimes.available(wanted)
     if dry_run:
         commands([command for one in found for command in one.stop_commands()], as_json)

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from berth.buildlog import BuildLog
 from berth.errors import Exit, failed
@@ -13,6 +13,9 @@ from berth.host import dockers
 from berth.paths import ROOT, RUN, shown
 from berth.progress import Progress
 from engine.phases import BUILDING, PULLING, Phase
+
+if TYPE_CHECKING:
+    from docker import DockerClient
 
 UID = 10001  # the user of every image; the Dockerfiles and their tests hold it
 
@@ -150,11 +153,11 @@ def pull(tag: str, progress: Progress) -> None:
 _PULL_HINT = ("log in with docker login, or build it here with scripts/berth build", Exit.FAILED)
 
 
-def volume_holds(volume: str, image: str, folder: Path) -> bool:
+def volume_holds(volume: str, image: str, folder: Path, client: "DockerClient | None" = None) -> bool:
     """Whether a hub cache in a volume holds a model; only a container can look into one."""
     from docker.errors import ContainerError, DockerException, NotFound
 
-    client = dockers.client()
+    client = client or dockers.client()
     try:
         client.volumes.get(volume)
         said = client.containers.run(

@@ -46,6 +46,14 @@ Handover = Annotated[
     ),
 ]
 Replicas = Annotated[int | None, typer.Option(min=1, help="Slurm, Kubernetes: copies that share the requests.")]
+Hosts = Annotated[
+    str | None,
+    typer.Option(
+        "--hosts",
+        metavar="A,B",
+        help="Docker hosts that share the model, as ssh takes them; the service runs on the first.",
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
 
@@ -63,6 +71,7 @@ def request(
     keep_alive: str | None,
     replicas: int | None,
     handover: str | None = None,
+    hosts: str | None = None,
 ) -> "Request":
     """What the options of a job ask for. Raises BerthError (exit code 2) for times that are none."""
     from berth.runtimes import Request
@@ -77,4 +86,10 @@ def request(
         keep_alive_s=durations.parse(keep_alive, "--keep-alive") if keep_alive else None,
         replicas=replicas,
         handover_s=durations.parse(handover, "--handover") if handover else None,
+        hosts=split_hosts(hosts),
     )
+
+
+def split_hosts(text: str | None) -> tuple[str, ...]:
+    """The hosts of `--hosts a,b`, each once, in their order."""
+    return tuple(dict.fromkeys(name for name in (text or "").replace(",", " ").split()))

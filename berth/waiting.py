@@ -3,9 +3,9 @@
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from berth import trust
 from berth.deployment import Deployment
@@ -31,10 +31,17 @@ LOG_END = 400  # lines; three processes write a traceback each when one of them 
 _SECOND_HAND = re.compile(r"root cause above|See stack trace|WorkerProc initialization failed|EngineDeadError")
 
 
+class HasLogs(Protocol):
+    """Whatever has an engine's log."""
+
+    def logs(self, part: str | None, follow: bool, tail: int | None) -> Iterator[str]:
+        """As `Runtime` has it."""
+
+
 class EngineLog:
     """Reads the engine's log in a thread and keeps the last phase that it announced."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: HasLogs) -> None:
         self.phase = Phase(STARTING)
         self._runtime = runtime
         threading.Thread(target=self._read, daemon=True).start()
@@ -136,7 +143,7 @@ def _gb(count: int) -> str:
     return f"{count / 1e9:.2f} GB"
 
 
-def explained(runtime: Runtime, problem: Problem) -> Problem:
+def explained(runtime: HasLogs, problem: Problem) -> Problem:
     """The problem in the engine's own words: the launcher's refusal, else the last error that vLLM's log holds."""
     lines = list(runtime.logs(ENGINE, follow=False, tail=None))
     # Kept, because a container's log goes with the container.

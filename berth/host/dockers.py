@@ -79,6 +79,14 @@ def problem() -> Problem | None:
             "add yourself to the group docker and log in again" if denied else "start it: sudo systemctl start docker"
         )
         return Problem(f"no Docker Engine answers ({error})", f"{hint}; or use --runtime native", missing)
+    return compose_problem()
+
+
+def compose_problem() -> Problem | None:
+    """Why the command of Compose cannot be used here, whatever engine it would speak to, or None."""
+    missing = Exit.MISSING_PREREQUISITE
+    if not shutil.which("docker"):
+        return Problem("there is no docker command on PATH", "install Docker's command line with Compose", missing)
     version = compose_version()
     if version is None:
         return Problem(

@@ -14,6 +14,8 @@ from berth.progress import Progress
 NAMES = ("compose", "slurm", "native")
 # Never chosen by itself: that kubectl is set to a cluster does not say that this is to run there.
 ASKED_FOR = ("kubernetes",)
+# Chosen by --hosts, and found again by what a checkout remembers.
+ELSEWHERE = ("hosts",)
 
 ENGINE, SERVICE = "engine", "llm"
 
@@ -31,6 +33,7 @@ class Request:
     handover_s: int | None = None
     replicas: int | None = None
     everything: bool = False
+    hosts: tuple[str, ...] = ()  # Docker hosts that ssh reaches
 
     @property
     def of_a_job(self) -> str:
@@ -43,6 +46,7 @@ class Request:
             raise failed(f"{option} is for Slurm jobs, not for {runtime}", "add --runtime slurm", Exit.BAD_SETTING)
 
     def _first_but(self, *others: str) -> str:
+        others = (*others, "hosts")
         given = (each.name for each in fields(self) if getattr(self, each.name) and each.name not in others)
         return next((f"--{name.removesuffix('_s').replace('_', '-')}" for name in given), "")
 
@@ -166,7 +170,7 @@ class Runtime(Protocol):
 
 def load(name: str, request: Request = NOTHING) -> Runtime:
     """Return the runtime of that name. Raises BerthError (exit code 2) for one that does not exist."""
-    known = (*NAMES, *ASKED_FOR)
+    known = (*NAMES, *ASKED_FOR, *ELSEWHERE)
     if name not in known:
         raise failed(f"{name}: no such runtime", f"known runtimes: {', '.join(known)}", Exit.BAD_SETTING)
     runtime: Runtime = import_module(f"{__name__}.{name}").Runtime(request)
@@ -178,11 +182,14 @@ def choose(wanted: str | None, request: Request = NOTHING) -> tuple[Runtime, str
 
     Raises BerthError (exit code 3) when the one asked for is not available here.
     """
-    if wanted or request.of_a_job:
-        runtime = load(wanted or "slurm", request)
+    if request.hosts and (wanted not in (None, "hosts") or request.of_a_job):
+        other = f"--runtime {wanted}" if wanted else request.of_a_job
+        raise failed(f"--hosts and {other} exclude each other", "keep one of the two", Exit.BAD_SETTING)
+    if request.hosts or wanted or request.of_a_job:
+        runtime = load("hosts" if request.hosts else wanted or "slurm", request)
         if problem := runtime.unavailable():
             raise BerthError(problem)
-        return runtime, "--runtime" if wanted else request.of_a_job
+        return runtime, "--runtime" if wanted else request.of_a_job or "--hosts"
     why = ""
     for name in NAMES:
         runtime = load(name)
@@ -195,7 +202,7 @@ def choose(wanted: str | None, request: Request = NOTHING) -> tuple[Runtime, str
 
 def available(request: Request = NOTHING) -> list[Runtime]:
     """The runtimes that this machine has; with an option of Slurm jobs, that one."""
-    names = ("slurm",) if request.of_a_job else NAMES
+    names = ("slurm",) if request.of_a_job else ELSEWHERE if request.hosts else (*NAMES, *ELSEWHERE)
     return [runtime for name in names if (runtime := load(name, request)).unavailable() is None]
 
 

@@ -1,0 +1,1 @@
+"""Docker Engines on other machines, reached through SSH."""
