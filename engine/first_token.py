@@ -1,4 +1,4 @@
-"""Reads vLLM's histogram of the time to first token: the median of the requests of the last minute."""
+"""Reads the histogram of the time to first token, vLLM's or the service's: the median of the last minute's requests."""
 
 import math
 import re
@@ -10,11 +10,13 @@ WINDOW_S = 60.0
 # Cumulative counts, as Prometheus has them: a bucket's upper bound in seconds, and how many were not above it.
 Buckets = Mapping[float, float]
 
-_BUCKET = re.compile(r'^(?:vllm[:_])?time_to_first_token_seconds_bucket\{(?:.*,)?le="([^"]+)".*\} +(\S+)(?: +\S+)?$')
+_BUCKET = re.compile(
+    r'^(?:vllm[:_]|berth_)?time_to_first_token_seconds_bucket\{(?:.*,)?le="([^"]+)".*\} +(\S+)(?: +\S+)?$'
+)
 
 
 def buckets(text: str) -> dict[float, float]:
-    """The buckets in vLLM's /metrics, each summed over its other labels: engines, and models."""
+    """The buckets in /metrics, each summed over its other labels: engines, and models."""
     found: dict[float, float] = {}
     for line in text.splitlines():
         if match := _BUCKET.match(line):

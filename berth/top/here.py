@@ -12,7 +12,8 @@ from berth.top.sample import Sample, load
 from engine.prometheus import Load
 
 TIMEOUT_S = 5.0
-_QUEUED = re.compile(r"^berth_requests_queued (\S+)$", re.MULTILINE)
+_QUEUED = re.compile(r"^berth_requests_queued ([\d.]+)$", re.MULTILINE)
+_IN_FLIGHT = re.compile(r"^berth_requests_in_flight ([\d.]+)$", re.MULTILINE)
 
 
 class Here:
@@ -21,7 +22,8 @@ class Here:
     def __init__(self, runtime: Runtime) -> None:
         self.name = runtime.name
         self._runtime = runtime
-        self._load, self._engine = Load(), ""
+        self._load = Load()
+        self._where: Endpoint | None = None
 
     def look(self) -> list[Sample]:
         """The deployment of this checkout, if it runs."""
@@ -30,7 +32,7 @@ class Here:
             return []
         where = status.endpoint
         said = waiting.service_state(where) if where else {}
-        ready = said.get("state") == "ready"
+        ready = status.ready if status.ready is not None else said.get("state") == "ready"
         doing: dict[str, Any] = said.get("doing") or {}
         figures = self._figures(where) if where and ready else {}
         return [
@@ -49,16 +51,25 @@ class Here:
         ]
 
     def _figures(self, where: Endpoint) -> dict[str, Any]:
-        """What the engine tells; requests that wait in the service wait, too, where it tells without a key."""
-        if where.engine != self._engine:
-            self._load, self._engine = Load(), where.engine
+        """What the engine tells, and the service where it asks for no key: what waits in it waits, too."""
+        if where != self._where:
+            self._load, self._where = Load(), where
+        held = _get(f"{where.service}/metrics", where.certificate)
+        queued = _number(_QUEUED, held)
         text = _get(f"{where.engine}/metrics") if where.engine else ""
-        if not text:
+        if not text and not held:
             return {}
-        told: dict[str, Any] = self._load.update(text, time.monotonic())
-        held = _QUEUED.search(_get(f"{where.service}/metrics", where.certificate))
-        told["requests_waiting"] += int(float(held[1])) if held else 0
-        return told
+        told: dict[str, Any] = self._load.update(text or held, time.monotonic())
+        if text:
+            return {**told, "requests_waiting": told["requests_waiting"] + queued}
+        # An engine out of this machine's reach: the service counts what it let through, and no token.
+        waits = {"requests_running": _number(_IN_FLIGHT, held), "requests_waiting": queued}
+        return {**told, **waits, "generation_tokens_per_s": None}
+
+
+def _number(pattern: re.Pattern[str], text: str) -> int:
+    found = pattern.search(text)
+    return int(float(found[1])) if found else 0
 
 
 def _get(url: str, certificate: str = "") -> str:

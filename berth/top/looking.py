@@ -10,6 +10,7 @@ from berth.errors import BerthError
 from berth.runtimes import Request
 from berth.top.here import Here
 from berth.top.jobs import Jobs
+from berth.top.pods import Pods
 from berth.top.sample import Sample
 
 
@@ -44,6 +45,8 @@ def _source(runtime: runtimes.Runtime, request: Request) -> Source:
     if isinstance(runtime, slurm.Runtime):
         name = runtime.store.known(request.name) if request.name else None
         return Jobs(runtime.store, name)
+    if runtime.name == "kubernetes":
+        return Pods(runtime)
     return Here(runtime)
 
 

@@ -11,10 +11,12 @@ import pytest
 from rich.console import Console
 
 from berth.errors import failed
+from berth.kubernetes import kubectl
 from berth.runtimes import Endpoint, Status
 from berth.top import looking, view
 from berth.top.here import Here
 from berth.top.jobs import Jobs
+from berth.top.pods import Pods
 from berth.top.sample import HEADS, Sample
 from tests.support import fake_slurm
 
@@ -104,6 +106,42 @@ def test_a_service_that_asks_for_a_key_hides_no_figure_of_the_engine(url: str) -
     del Server.pages["/ready"]
     counted(0, 0)
     assert here("running", url).look()[0].in_flight == 3
+
+
+def test_an_engine_out_of_reach_is_told_by_its_service(url: str) -> None:
+    Server.pages["/metrics"] = "berth_requests_in_flight 4.0\nberth_requests_queued 1.0\n"
+    place = Here(Fake("running", ""))  # type: ignore[arg-type]
+    place._runtime.said = Status("hosts", "running", endpoint=Endpoint(url, ""), ready=True)  # type: ignore[attr-defined]
+    seen = place.look()[0]
+    assert (seen.state, seen.in_flight, seen.queue, seen.tokens_per_s) == ("ready", 4, 1, None)
+
+
+def test_pods_are_asked_from_the_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def run(words: list[str]) -> str:
+        asked.append(words)
+        return METRICS.format(tokens=9, requests=1)
+
+    monkeypatch.setattr(
+        kubectl, "objects", lambda *_: [pod("engine-1", True), pod("engine-2", False), pod("llm", True)]
+    )
+    monkeypatch.setattr(kubectl, "run", run)
+    first, second = Pods(Fake("running")).look()  # type: ignore[arg-type]
+    assert (first.name, first.state, first.in_flight, first.kv_cache_use) == ("engine-1", "ready", 3, 0.5)
+    assert (second.name, second.state, second.phase, second.in_flight) == (
+        *("engine-2", "pending", "waiting for a node"),
+        None,
+    )
+    assert [words[:2] for words in asked] == [["exec", "engine-1"]]
+
+
+def pod(name: str, ready: bool) -> dict[str, Any]:
+    labels = {"app.kubernetes.io/name": name.partition("-")[0]}
+    conditions = [{"type": "Ready", "status": "True"}] if ready else [{"type": "PodScheduled", "status": "False"}]
+    status = {"phase": "Running" if ready else "Pending", "conditions": conditions}
+    began = [{"name": "engine", "state": {"running": {}}}] if ready else []
+    return {"metadata": {"name": name, "labels": labels}, "status": {**status, "containerStatuses": began}}
 
 
 def test_nothing_that_runs_is_no_sample() -> None:
