@@ -48,7 +48,7 @@ def main() -> None:
 
 def _version() -> str:
     try:
-        return metadata.version("vllm")
+        return metadata.version("vllm").partition("+")[0]  # as the server tells its own
     except metadata.PackageNotFoundError:
         return ""
 

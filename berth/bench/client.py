@@ -86,7 +86,7 @@ def _process(target: Target, folder: Path) -> Client:
     if not found:
         hint = "install it once, with the settings of a device: scripts/berth warm --runtime native"
         raise failed("there is no vLLM on this machine to ask with", hint, Exit.MISSING_PREREQUISITE)
-    device = found[0].name.removeprefix("engine-")
+    device = status.device if status and status.device else found[0].name.removeprefix("engine-")
     given = {names.DEVICE: device, "PATH": f"{found[0] / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
     hidden = ("PYTHONPATH", "PYTHONHOME", names.API_KEY, names.PHASE_FILE)
     environ = {name: value for name, value in {**_settings(status), **given}.items() if name not in hidden}

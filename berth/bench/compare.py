@@ -1,7 +1,6 @@
 """Two results side by side: each figure, their ratio, and which of the two is better."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,13 +47,13 @@ class Row:
     ratio: float | None
     better: str
 
-    def cells(self) -> tuple[str, ...]:
-        """For a person; the bar is as long as the ratio, and A's length is half of it."""
+    def cells(self, a: str = "A", b: str = "B") -> tuple[str, ...]:
+        """For a person, by names for the two; a bar of half its width is a ratio of one."""
         if self.ratio is None:
             return self.figure, _number(self.a, self.unit), _number(self.b, self.unit), "", "", ""
         filled = min(BAR, round(self.ratio * BAR / 2))
         bar = "█" * filled + "·" * (BAR - filled) + ("…" if self.ratio > 2 else "")
-        words = f"{self.better} is better" if self.better else "the same"
+        words = f"{a if self.better == 'A' else b} is better" if self.better else "the same"
         return (
             self.figure,
             _number(self.a, self.unit),
@@ -129,8 +128,3 @@ def table(record: Record) -> list[tuple[str, str]]:
 
 def _number(value: float, unit: str) -> str:
     return f"{value:,.{2 if abs(value) < 100 else 0}f} {unit}" if unit != "/s" else f"{value:,.2f}/s"
-
-
-def words(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """The table's rows."""
-    return [row.cells() for row in rows]

@@ -58,6 +58,8 @@ def serve(
 
     vLLM's client comes from the engine's image, or from the environment of plain processes.
     """
+    from dataclasses import replace
+
     from berth.bench import asked, running, target
     from berth.errors import Exit, failed
     from berth.progress import Progress
@@ -71,7 +73,9 @@ def serve(
             found, targets = None, [target.anywhere(url, key_file, tokenizer)]
         else:
             found, targets = target.of_what_runs(to, runtime, Request(site=site, name=name), key_file, tokenizer)
-        records = [running.serve(one, found, load, progress) for one in targets]
+        # Other prompts each time, since vLLM remembers those that it has read.
+        loads = [replace(load, seed=seed + place) for place in range(len(targets))]
+        records = [running.serve(one, found, asks, progress) for one, asks in zip(targets, loads, strict=True)]
     _tell(records, output, as_json)
 
 
@@ -150,9 +154,9 @@ def _tell(records: "list[Record]", output: Path | None, as_json: bool) -> None:
         show([{"file": str(file), **one.facts()} for file, one in zip(kept, records, strict=True)])
         return
     if len(records) == 2:
-        table(
-            [row.cells() for row in comparing.compare(*records)], ("", *(one.part for one in records), "ratio", "", "")
-        )
+        names = (records[0].part, records[1].part)
+        rows = [row.cells(*names) for row in comparing.compare(*records)]
+        table(rows, (comparing.HEADS[0], *names, f"{names[1]} / {names[0]}", "", ""))
     else:
         table(comparing.table(records[0]))
     for file in kept:
