@@ -43,7 +43,7 @@ def _curves(a: Record, b: Record) -> list[tuple[int, list[str]]]:
         if not all(curves):
             continue
         most = max(value for curve in curves for _, value in curve) or 1.0
-        lines = [_text(MARGIN, 14, f"{title}, ms, by share of all of them", "t"), *_grid(most)]
+        lines = [_text(MARGIN, 14, f"{title}: milliseconds by percentile", "t"), *_grid(most)]
         for colour, curve in zip(COLOURS, curves, strict=True):
             points = " ".join(f"{_x(percent):.1f},{_y(value, most):.1f}" for percent, value in curve)
             lines.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{points}"/>')
@@ -56,7 +56,7 @@ def _grid(most: float) -> list[str]:
     for part in (0.0, 0.5, 1.0):
         y = _y(part * most, most)
         lines.append(f'<line class="g" x1="{MARGIN}" x2="{WIDTH - 20}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        lines.append(_text(MARGIN - 8, y + 4, f"{part * most:,.4g}", "n", "end"))
+        lines.append(_text(MARGIN - 8, y + 4, _short(part * most), "n", "end"))
     return lines + [
         _text(_x(percent), PANEL - 14, f"{percent:.0f} %", "n", "middle") for percent in (5, 25, 50, 75, 99)
     ]
@@ -81,8 +81,12 @@ def _bars(rows: Sequence[compare.Row]) -> tuple[int, list[str]]:
             y = top + 20 + 17 * side
             long = max(0.0, value / most) * (WIDTH - 2 * MARGIN - 60)
             lines.append(f'<rect x="{MARGIN}" y="{y}" width="{long:.1f}" height="14" fill="{colour}"/>')
-            lines.append(_text(MARGIN + long + 6, y + 12, f"{value:,.4g}", "n"))
+            lines.append(_text(MARGIN + long + 6, y + 12, _short(value), "n"))
     return 62 * len(rows) + 10, lines
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
