@@ -1,11 +1,10 @@
-"""Names that Kubernetes, KServe and SAP AI Core accept, made of a model's name; and the images' own."""
+"""Names that Kubernetes, KServe and SAP AI Core accept, made of a model's name."""
 
 import re
 
-from berth.deployment import Deployment
 from berth.slurm.submit import slug
 
-__all__ = ["artifact", "flat", "image", "label", "slug", "template"]
+__all__ = ["artifact", "flat", "label", "slug", "template"]
 
 # KServe adds words such as -predictor-00001 to an InferenceService's name, and the whole is a label of at most 63.
 _LONGEST = 40
@@ -30,11 +29,3 @@ def flat(model: str) -> str:
 def artifact(model: str) -> str:
     """`tiiuae/falcon-7b-instruct` is `tiiuae_falcon_7b_instruct`: AI Core wants letters, digits and _ alone."""
     return re.sub(r"[^a-z0-9]+", "_", model.lower()).strip("_")
-
-
-def image(listed: str, deployment: Deployment) -> str:
-    """An image that a manifest names, in the registry and version of BERTH_REGISTRY and BERTH_VERSION."""
-    registry, _, rest = listed.rpartition("/")
-    name, _, version = rest.partition(":")
-    registry = deployment.value("BERTH_REGISTRY", registry).rstrip("/")
-    return f"{registry}/{name}:{deployment.value('BERTH_VERSION', version)}"

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,6 +18,11 @@ def documents(device: str) -> list[dict[str, Any]]:
         raise failed(
             f"{shown(folder)} is not there", f"{device} needs an overlay: docs/add-a-device.md", Exit.BAD_SETTING
         )
+    return built(folder)
+
+
+def built(folder: Path) -> list[dict[str, Any]]:
+    """The manifests of a kustomization. Raises BerthError, with exit code 3 without kubectl."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         hint = "install kubectl 1.27 or newer: https://kubernetes.io/docs/tasks/tools"
