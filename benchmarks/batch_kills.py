@@ -66,10 +66,12 @@ def kill_once(place: Path, at: int, whom: str) -> None:
     while answered(folder) < at:
         assert running.poll() is None, (place / "said").read_text()[-3000:]
         time.sleep(0.05)
-    victim = running.pid if whom == COMMAND else engine_of(running.pid)
-    assert victim is not None, "no engine answers"
-    os.kill(victim, signal.SIGKILL)
+    engine = engine_of(running.pid)
+    assert engine is not None, "no engine answers"
+    os.kill(running.pid if whom == COMMAND else engine, signal.SIGKILL)
     running.wait()
+    while Path(f"/proc/{engine}").exists():  # it finishes what it has begun; whose answers come next must be certain
+        time.sleep(0.05)
 
 
 def main() -> None:

@@ -1,12 +1,16 @@
 """The overlays for quantizing: the engine's own service with another program, so that what it writes is found again."""
 
 import json
+import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.compose.conftest import MakeProject
-from tests.support.compose import Project
+from tests.support.compose import ROOT, Project, docker, needs_engine
 
 Rendered = Callable[..., Project]
 HPU = "compose/base.yaml:compose/settings.yaml:compose/hpu.yaml"
@@ -60,3 +64,19 @@ def test_llm_compressor_gets_the_engines_cards_and_an_image_of_its_own(rendered:
     assert engine["build"]["dockerfile"] == "engine/quantize/Dockerfile"
     assert engine["build"]["args"]["DEVICE"] == "cuda"
     assert mounts(engine) == mounts(serving)
+
+
+@pytest.mark.docker
+def test_the_image_of_llm_compressor_has_the_lists_by_which_the_first_step_knows_settings(tmp_path: Path) -> None:
+    """A build of nothing but the files, with what is left out for the real one."""
+    needs_engine()
+    shutil.copy(ROOT / "engine/quantize/Dockerfile.dockerignore", tmp_path / "Dockerfile.dockerignore")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY engine /engine\n")
+    told = f"--output=type=tar,dest={tmp_path / 'files.tar'}"
+    docker("buildx", "build", "--quiet", f"--file={tmp_path / 'Dockerfile'}", told, str(ROOT))
+    with tarfile.open(tmp_path / "files.tar") as files:
+        names = files.getnames()
+    tracked = {f"engine/catalogs/{path.name}" for path in (ROOT / "engine/catalogs").glob("*.json")}
+    assert tracked
+    assert tracked <= set(names)
+    assert not [name for name in names if "__pycache__" in name]
