@@ -25,7 +25,7 @@ def healthy(environ: Mapping[str, str]) -> bool:
         values = arguments.values(reading.args(), known)
         if values.get("headless") == "true":
             head = values.get("master-addr", ranks.LOOPBACK), int(values.get("master-port", follower.MASTER_PORT))
-            return follower.has_a_head(*head, TIMEOUT_S)
+            return follower.has_a_head(*head)
         headers = _headers(environ, reading.environ)
         if _get("/health", values, headers) is None:
             return False

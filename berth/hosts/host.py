@@ -1,5 +1,6 @@
 """One Docker host: its engine through docker-py's SSH transport, its networks through one command of ssh."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Interface
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from berth import images
 from berth.errors import BerthError, Exit, Problem, failed
@@ -50,7 +51,9 @@ class Host:
     def client(self) -> "DockerClient":
         """Its engine, through the user's own ssh. Raises docker-py's errors."""
         from docker import DockerClient
+        from docker.transport import sshconn
 
+        vars(sshconn)["SSHSocket"] = _socket(sshconn.SSHSocket)
         client = DockerClient(base_url=self.address, use_ssh_client=True, timeout=60)
         client.api.timeout = None  # type: ignore[assignment] # a followed log may be silent for hours
         return client
@@ -137,6 +140,17 @@ class Host:
             said = (done.stderr.strip().splitlines() or ["the copy broke off"])[-1]
             hint = f"by hand: docker save {tag} | docker -H {self.address} load"
             raise BerthError(Problem(f"{tag} could not be brought to {self.name}: {said}", hint))
+
+
+def _socket(theirs: Any) -> Any:
+    """docker-py's (7.2), which otherwise fails to close a connection that the other end has closed."""
+
+    class Socket(theirs):  # type: ignore[misc]
+        def close(self) -> None:
+            with contextlib.suppress(BrokenPipeError):
+                super().close()
+
+    return theirs if theirs.__name__ == Socket.__name__ else Socket
 
 
 def _layers(client: "DockerClient", tag: str) -> list[str]:

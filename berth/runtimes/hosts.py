@@ -15,14 +15,14 @@ from berth.deployment import Deployment
 from berth.errors import BerthError, Exit, Problem, failed
 from berth.host import containers, dockers, hub
 from berth.host.installing import reason
-from berth.hosts import placing
+from berth.hosts import looking, placing
 from berth.hosts.host import Host
 from berth.hosts.memory import Deployed, forget, recall, remember
-from berth.paths import ROOT, in_root, shown
+from berth.paths import ROOT, in_root
 from berth.progress import Progress
-from berth.runtimes import ENGINE, NOTHING, SERVICE, Endpoint, Part, Ready, Request, Status
+from berth.runtimes import ENGINE, NOTHING, SERVICE, Ready, Request, Status
 from berth.runtimes.compose_cli import ComposeCli, last_line
-from engine import names
+from engine import credentials
 from engine.messages import mask
 from engine.phases import READY, STARTING, Phase
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 FIRST_STEP = "prepare"
-_PROJECT = "com.docker.compose.project"
 POLL_S = 1.0
 T = TypeVar("T")
 
@@ -76,8 +75,6 @@ class Runtime:
 
     def render(self, deployment: Deployment) -> str:
         """The Compose model of each host, secrets masked."""
-        from engine import credentials
-
         secrets = credentials.secrets(deployment.environ)
         parts = [
             f"# {host.name}\n{mask(self._cli.config(node), secrets).rstrip()}"
@@ -205,43 +202,8 @@ class Runtime:
 
     def status(self, deployment: Deployment | None = None) -> Status:
         """From the containers that carry this checkout's Compose labels, on every host."""
-        found = {host.name: self._containers(host) for host in self._hosts}
-        engines = [each[ENGINE] for each in found.values() if ENGINE in each]
-        if not {engine.status for engine in engines} & {"running", "restarting"}:
-            return Status(self.name, "stopped")
-        environ = dict(line.partition("=")[::2] for line in engines[0].attrs["Config"]["Env"])
-        file = engines[0].labels.get(f"{_PROJECT}.environment_file", "")
-        parts = tuple(
-            Part(f"{name} on {host}", *containers.described(one))
-            for host, each in found.items()
-            for name, one in each.items()
-            if name in (ENGINE, SERVICE)
-        )
-        states = {part.state for part in parts}
-        ended = len(engines) < len(self._hosts) or bool(states & {"exited", "dead"})
-        overall = "degraded" if ended else "running" if states == {"healthy"} else "starting"
-        return Status(
-            self.name,
-            overall,
-            environ.get(names.DEVICE) or Path(environ.get("BERTH_DEVICE_ENV", "")).stem,
-            environ.get(names.MODEL, ""),
-            tuple(shown(Path(path)) for path in file.split(",") if path),
-            self._endpoint(),
-            parts,
-            {"project": engines[0].labels[_PROJECT]},
-            ready=self._health() == "healthy" and not ended,
-        )
-
-    def _endpoint(self) -> Endpoint | None:
-        """The service's, where this machine reaches it without SSH."""
-        service = self._containers(self._hosts[0]).get(SERVICE)
-        if service is None or self._deployed is None:
-            return None
-        environ = dict(line.partition("=")[::2] for line in service.attrs["Config"]["Env"])
-        bound, _, port = containers.published(service).rpartition("//")[2].rpartition(":")
-        tls, address = bool(environ.get("LLM_TLS_CERT_FILE")), environ.get("BIND_ADDR") or bound
-        url = placing.service_url(address, int(port), self._deployed.head_address, tls=tls) if port else ""
-        return Endpoint(url, "") if url else None
+        found = dict(zip(self._hosts, self._everywhere(self._containers), strict=True))
+        return looking.status(self.name, found, self._deployed.head_address if self._deployed else "")
 
     def _health(self) -> str:
         """The state of the head's engine, by the image's own check."""
@@ -252,7 +214,7 @@ class Runtime:
         return self._cli.words(node, "up", "--detach", "--no-build")
 
     def _down(self) -> list[str]:
-        return ["docker", "compose", "-p", self._project, "--profile", "*", "down"]
+        return ["docker", "compose", "-p", self._project, "down"]
 
     @property
     def _project(self) -> str:

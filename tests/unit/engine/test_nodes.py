@@ -97,11 +97,15 @@ def test_the_command_of_a_node_is_whole(read: Read) -> None:
     assert command.environ[nodes.HOST_IP] == "10.0.0.2"
 
 
-def test_a_follower_is_well_while_its_head_is_there() -> None:
+def test_a_follower_is_well_while_it_holds_its_connection_to_the_head() -> None:
     environ = {"LLM_DEVICE": "cpu", "LLM_VLLM_MODEL_NAME": "demo", **TWO, "VLLM_NODE_RANK": "1"}
     with socket.create_server(("127.0.0.1", 0)) as head:
         there = {**environ, "VLLM_MASTER_ADDR": "127.0.0.1", "VLLM_MASTER_PORT": str(head.getsockname()[1])}
-        assert healthy(there)
+        assert not healthy(there), "nothing follows yet"
+        with socket.create_connection(head.getsockname()):
+            assert healthy(there)
+            connection, _ = head.accept()
+            connection.close()
     assert not healthy(there)
 
 
