@@ -69,7 +69,7 @@ def folder(place: Path, targets: Mapping[str, str], *, every: str, at_once: bool
     rules = yaml.safe_load((MONITORING / "rules.yaml").read_text(encoding="utf-8"))
     for rule in (rule for group in rules["groups"] for rule in group["rules"] if at_once):
         rule.pop("for", None)
-    for part in ("rules", "targets", "alertmanagers"):
+    for part in ("rules", "targets"):
         (place / part).mkdir(parents=True, exist_ok=True)
     (place / "prometheus.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     (place / "rules" / "berth.yaml").write_text(yaml.safe_dump(rules), encoding="utf-8")

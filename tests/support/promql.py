@@ -1,7 +1,9 @@
 """What the dashboards and the alerts ask of Prometheus: their queries, and the names and labels in them."""
 
 import json
+import re
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,14 +54,15 @@ def _of_rules(path: Path) -> Iterator[Query]:
 def _of_dashboard(path: Path) -> Iterator[Query]:
     for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]:
         for target in panel.get("targets", []):
-            yield _query(target["expr"], f"{path.parent.name}/{path.name}: {panel['title']}")
+            named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+            yield _query(target["expr"], f"{path.parent.name}/{path.name}: {panel['title']}", named)
 
 
-def _query(text: str, place: str) -> Query:
+def _query(text: str, place: str, legend: AbstractSet[str] = frozenset()) -> Query:
     for name, value in _VARIABLES.items():
         text = text.replace(name, value)
     used: dict[str, set[str]] = {}
-    _walk(promql_parser.parse(text), set(), used)
+    _walk(promql_parser.parse(text), set(legend), used)
     return Query(text, place, used)
 
 

@@ -14,7 +14,7 @@ def run(program: str, *arguments: str, lab: Path) -> subprocess.CompletedProcess
     return subprocess.run([LAB / program, *arguments], capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.parametrize("program", ["docker-engine", "base-images", "slurm-cluster"])
+@pytest.mark.parametrize("program", ["docker-engine", "base-images", "slurm-cluster", "prometheus"])
 def test_help_says_what_it_does_and_changes_nothing(program: str, tmp_path: Path) -> None:
     done = run(program, "--help", lab=tmp_path / "lab")
     assert done.returncode == 0
@@ -26,6 +26,7 @@ def test_help_says_what_it_does_and_changes_nothing(program: str, tmp_path: Path
 def test_bad_usage_is_exit_code_2(arguments: tuple[str, ...], tmp_path: Path) -> None:
     assert run("docker-engine", *arguments, lab=tmp_path / "lab").returncode == 2
     assert run("slurm-cluster", *arguments, lab=tmp_path / "lab").returncode == 2
+    assert run("prometheus", *(arguments or ("start",)), lab=tmp_path / "lab").returncode == 2
 
 
 @pytest.mark.parametrize("arguments", [("exec", "--node", "n9", "--", "true"), ("sync", "/tmp/elsewhere"), ("exec",)])
