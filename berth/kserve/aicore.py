@@ -174,7 +174,7 @@ def _spec(deployment: Deployment, artifact: str) -> dict[str, Any]:
         },
         "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
     }
-    volumes = [{"name": "home", "emptyDir": {}}, {"name": "shm", "emptyDir": {"medium": "Memory"}}]
+    volumes = [{"name": "home", "emptyDir": {}}, {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "9Gi"}}]
     return {
         "predictor": {
             "minReplicas": 1,

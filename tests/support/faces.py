@@ -150,9 +150,13 @@ def kserve(files: Sequence[Path], shell: Mapping[str, str]) -> dict[str, str]:
 
 def ai_core(files: Sequence[Path], shell: Mapping[str, str]) -> dict[str, str]:
     """SAP AI Core with the parameters' defaults."""
+    return of_container([], predictor(ai_core_template(files, shell))["containers"][0])
+
+
+def ai_core_template(files: Sequence[Path], shell: Mapping[str, str]) -> dict[str, Any]:
+    """The ServingTemplate, with an image of a registry."""
     named = {"BERTH_REGISTRY": "registry.example", "BERTH_VERSION": "v211126-01"}
-    template = aicore.serving_template(deployment(files, {**shell, **named}))
-    return of_container([], predictor(template)["containers"][0])
+    return aicore.serving_template(deployment(files, {**shell, **named}))
 
 
 def predictor(template: Mapping[str, Any], artifact: str = "s3://bucket/model.tar", **given: str) -> dict[str, Any]:
