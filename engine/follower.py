@@ -76,6 +76,20 @@ def _connected(address: str, port: int) -> socket.socket:
         return connection
 
 
+def wait_for(address: str, port: int) -> None:
+    """Return once somebody listens there."""
+    _connected(address, port).close()
+
+
+def listens(address: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        socket.create_connection((address, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 def has_a_head(address: str, port: int, tables: Sequence[Path] = _TABLES) -> bool:
     """Whether this machine holds a connection to the head, by the kernel's own tables: the head is not disturbed."""
     with contextlib.suppress(OSError, ValueError):

@@ -79,3 +79,21 @@ def test_the_example_is_the_file_that_it_says_and_git_ignores_the_copy(rendered:
     assert found["engine"]["environment"]["VLLM_MASTER_ADDR"] == "192.0.2.10"
     assert set(found) == {"engine", "llm", "prepare"}
     assert "env/node.env" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_ray_is_an_overlay_of_its_own_with_an_image_that_has_it(rendered: Rendered, device: str) -> None:
+    found = services(rendered, device, "0", COMPOSE_FILE=f"{files(device)}:compose/multinode-ray.yaml")
+    engine, without = found["engine"], services(rendered, device, "0")["engine"]
+    assert engine["image"] == f"berth/vllm-{device}-ray:0.1.0"
+    assert engine["build"]["dockerfile"] == "apptainer/ray.Dockerfile"
+    assert engine["build"]["args"]["ENGINE_IMAGE"] == without["image"]
+    assert engine["entrypoint"][-1] == "engine.ray_cluster"
+    assert found["prepare"]["image"] == without["image"]
+    assert engine["environment"].pop("VLLM_MASTER_PORT") == "6379"
+    without["environment"].pop("VLLM_MASTER_PORT", None)
+    for name in ("image", "build", "entrypoint"):
+        engine.pop(name)
+        without.pop(name)
+    engine["environment"].pop("COMPOSE_FILE")
+    without["environment"].pop("COMPOSE_FILE")
+    assert engine == without

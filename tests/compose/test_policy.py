@@ -21,7 +21,7 @@ FILES = {"LLM_API_KEYS_FILE": KEYS, "LLM_TLS_CERT_FILE": "/run/llm_tls_cert", "L
 # The one that the engine reads: the keys of an object store.
 STORE, STORE_KEYS = "AWS_SHARED_CREDENTIALS_FILE", "/run/aws_credentials"
 # Not those that give the engine another program, or add services: test_quantize.py, test_router.py, test_multinode.py.
-_OTHERS = ("base", "settings", "quantize", "compress", "router", "multinode")
+_OTHERS = ("base", "settings", "quantize", "compress", "router", "multinode", "multinode-ray")
 OVERLAYS = sorted(
     path.name for path in COMPOSE.glob("*.yaml") if path.stem not in _OTHERS and "monitoring" not in path.stem
 )
