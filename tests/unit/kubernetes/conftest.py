@@ -23,7 +23,16 @@ BUILDS = [
     ("multi-node", ""),
 ]
 
-every_build = pytest.mark.parametrize("build", BUILDS, ids=lambda build: "+".join(filter(None, build)))
+# Podman knows neither Services nor network policies nor budgets: its component drops them.
+NO_CLUSTER = "podman"
+
+
+def _each(builds: list[tuple[str, str]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("build", builds, ids=lambda build: "+".join(filter(None, build)))
+
+
+every_build = _each(BUILDS)
+every_build_for_a_cluster = _each([build for build in BUILDS if build[1] != NO_CLUSTER])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,7 +6,15 @@ import pytest
 
 from engine import decisions
 from llm_service.config.settings import Settings
-from tests.unit.kubernetes.conftest import COMPONENTS, DEVICES, Manifest, every_build, named, templates
+from tests.unit.kubernetes.conftest import (
+    COMPONENTS,
+    DEVICES,
+    Manifest,
+    every_build,
+    every_build_for_a_cluster,
+    named,
+    templates,
+)
 
 Build = tuple[str, str]
 
@@ -99,7 +107,7 @@ def test_whatever_serves_is_probed_by_its_image_s_own_check_and_steps_out_before
             assert container[probe]["exec"]["command"][-1] == checks[container["name"]], (name, probe)
 
 
-@every_build
+@every_build_for_a_cluster
 def test_only_the_service_reaches_the_engine(made: Any, build: Build) -> None:
     documents = made(build)
     engine_labels = {"app.kubernetes.io/name": "engine", "app.kubernetes.io/part-of": "berth"}
@@ -121,7 +129,7 @@ def test_only_the_service_reaches_the_engine(made: Any, build: Build) -> None:
                 assert name != "prometheus" or build[1] in {"autoscaling", "monitoring"}
 
 
-@every_build
+@every_build_for_a_cluster
 def test_no_service_has_a_name_whose_variables_vllm_would_read(made: Any, build: Build) -> None:
     services = {each["metadata"]["name"] for each in made(build) if each["kind"] == "Service"}
     assert services == {"engine", "llm"}
@@ -130,7 +138,7 @@ def test_no_service_has_a_name_whose_variables_vllm_would_read(made: Any, build:
             assert each["spec"].get("type", "ClusterIP") == "ClusterIP", "nothing is published by itself"
 
 
-@every_build
+@every_build_for_a_cluster
 def test_every_service_and_budget_finds_its_pods(made: Any, build: Build) -> None:
     documents = made(build)
     labels = [template["metadata"]["labels"].items() for _, template in templates(documents)]
@@ -146,7 +154,7 @@ def test_every_service_and_budget_finds_its_pods(made: Any, build: Build) -> Non
     assert {each["metadata"]["name"] for each in budgets} == {"engine", "llm"}
 
 
-@every_build
+@every_build_for_a_cluster
 def test_pods_are_spread_over_nodes(made: Any, build: Build) -> None:
     for name, pod in pods(made(build)):
         (spread,) = pod["topologySpreadConstraints"]
