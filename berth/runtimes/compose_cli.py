@@ -47,16 +47,17 @@ class ComposeCli:
 
     def project(self, deployment: Deployment) -> str:
         """The name of the project."""
-        return str(self._model(deployment)["name"])
+        return str(self.model(deployment)["name"])
 
     def images_of(self, deployment: Deployment) -> list[images.Image]:
         """The engine's image, then the service's, then those that an overlay adds."""
-        services = self._model(deployment)["services"]
-        secrets = self._model(deployment).get("secrets", {})
+        services = self.model(deployment)["services"]
+        secrets = self.model(deployment).get("secrets", {})
         names = (ENGINE, SERVICE, *(name for name in services if "build" in services[name]))
         return list({services[name]["image"]: images.Image.of(services[name], secrets) for name in names}.values())
 
-    def _model(self, deployment: Deployment) -> dict[str, Any]:
+    def model(self, deployment: Deployment) -> dict[str, Any]:
+        """What Compose makes of the deployment's files, whole. Raises BerthError."""
         if deployment.files not in self._models:
             self._models[deployment.files] = json.loads(self.config(deployment, "--format", "json"))
         return self._models[deployment.files]

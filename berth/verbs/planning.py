@@ -1,5 +1,6 @@
 """What comes before a start: `build`, `render` and `doctor`. Imports stand inside: `--help` must be quick."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -61,6 +62,7 @@ def build(
         "berth render --runtime slurm --env env/cuda.env --time 4:00:00",
         "berth render --runtime kserve --env env/cuda.env --env env/models/qwen3-8b.env",
         "berth render --runtime aicore --env env/cuda.env --env env/models/mistral-7b.env",
+        "berth render --runtime quadlet --env env/cuda.env --to ~/.config/containers/systemd",
     )
 )
 def render(
@@ -74,21 +76,31 @@ def render(
     keep_alive: KeepAlive = None,
     handover: Handover = None,
     replicas: Replicas = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="quadlet, podman: write the files into this folder.", file_okay=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print what a deployment comes to, secrets masked: the Compose model, the launcher's command, the job, manifests.
 
-    `kserve` and `aicore` (SAP AI Core) are printed only: apply them with that cluster's own tools.
+    `kserve` and `aicore` (SAP AI Core) are printed only: apply them with that cluster's own tools. `quadlet` (units for
+    systemd) and `podman` (for `podman kube play`) likewise.
     """
     from berth import deployment as deployments
-    from berth import kserve, up
+    from berth import kserve, podman, up
+    from berth.errors import Exit, failed
     from berth.progress import Progress
 
     wanted = request(site, name, time, nodes, False, keep_alive, replicas, handover)
-    if runtime in kserve.FACES:
+    if to and runtime not in podman.FACES:
+        raise failed("--to is for --runtime quadlet and podman", "leave it out, or add one of these", Exit.BAD_SETTING)
+    if runtime in kserve.FACES or runtime in podman.FACES:
         wanted.only_here(runtime)
         deployment = deployments.resolve(env or [], device)
         deployments.check_settings(deployment)
+        if runtime in podman.FACES:
+            podman.deliver(runtime, deployment, to, as_json)
+            return
         text = kserve.render(runtime, deployment)
         show({"runtime": runtime, "device": deployment.device, "rendered": text}) if as_json else print(text)
         return
