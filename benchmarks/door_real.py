@@ -22,12 +22,15 @@ from door_machine import ROOT, cores, start
 ENGINE = ROOT / ".berth" / "engine-cpu" / "bin"
 MODEL = ROOT / "models" / "demo"
 PATIENCE_S = 600.0
-# Streams of 64 tokens, 8 at once, each as long as it was asked to be, so that both ways do the same work.
-WORKLOAD = "--dataset-name random --random-input-len 128 --random-output-len 64 --ignore-eos --max-concurrency 8"
+# Streams of 64 tokens, each as long as it was asked to be, so that both ways do the same work.
+WORKLOAD = "--dataset-name random --random-input-len 128 --random-output-len 64 --ignore-eos"
+# Eight at once say how much passes. What the first token takes is told by requests that come now and then: where all
+# come at once, it is their place in the queue that is measured.
+FULL, PACED = "--max-concurrency 8", "--request-rate 2 --max-concurrency 8"
 FIGURES = {
     "output_throughput": "tokens a second",
-    "median_ttft_ms": "first token p50",
     "median_itl_ms": "next token p50",
+    "median_ttft_ms": "first token p50",
 }
 BOUND = 0.02
 
@@ -49,6 +52,7 @@ def real(rounds: int, prompts: int, as_json: bool) -> int:
             "LLM_VLLM_PORT": str(port),
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_ENABLE_PREFIX_CACHING": "false",  # both ways read the same prompts
             "PATH": f"{ENGINE}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "HF_HUB_OFFLINE": "1",
@@ -61,15 +65,16 @@ def real(rounds: int, prompts: int, as_json: bool) -> int:
         assert ours.watched is not None
         stack.callback(ours.watched.end)
         ports = {"direct": port, "ours": ours.port}
-        seed = 0
         for turn in range(-1, rounds):  # the first one warms up
             for name in sorted(ports, reverse=turn % 2 == 1):
-                seed += 1  # other prompts each time, since vLLM keeps what it has read
-                many = prompts if turn >= 0 else 32
-                found = _bench(ports[name], many, seed, third[0] if third else core.relay, place)
-                if turn >= 0:
-                    taken[name].append(found)
-                    note(f"{name}: {', '.join(f'{found[key]:.4g} {word}' for key, word in FIGURES.items())}")
+                spot = third[0] if third else core.relay
+                full = _bench(ports[name], FULL, prompts if turn >= 0 else 32, turn + 1, spot, place)
+                if turn < 0:
+                    continue
+                paced = _bench(ports[name], PACED, max(10, prompts // 5), turn + 1, spot, place)
+                found = {**full, "median_ttft_ms": paced["median_ttft_ms"]}
+                taken[name].append(found)
+                note(f"{name}: {', '.join(f'{found[key]:.4g} {word}' for key, word in FIGURES.items())}")
     return _report(taken, as_json)
 
 
@@ -86,9 +91,9 @@ def _wait(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
             time.sleep(0.5)
 
 
-def _bench(port: int, prompts: int, seed: int, core: int, place: Path) -> dict[str, Any]:
+def _bench(port: int, pace: str, prompts: int, seed: int, core: int, place: Path) -> dict[str, Any]:
     words = f"--backend openai-chat --endpoint /v1/chat/completions --base-url http://127.0.0.1:{port}"
-    words += f" --model demo --tokenizer {MODEL} --num-prompts {prompts} --seed {seed} {WORKLOAD}"
+    words += f" --model demo --tokenizer {MODEL} --num-prompts {prompts} --seed {seed} {WORKLOAD} {pace}"
     words += f" --disable-tqdm --save-result --result-dir {place} --result-filename result.json"
     environ = {**os.environ, "OPENAI_API_KEY": KEY, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(

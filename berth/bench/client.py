@@ -26,12 +26,16 @@ _COMMAND = ["-P", "-m", "engine.bench"]
 
 @dataclass(frozen=True)
 class Client:
-    """A program that asks `url`; `about` says what of the deployment is worth keeping beside the figures."""
+    """A program that asks `url`; `about` says what of the deployment is worth keeping beside the figures.
+
+    `begin` is called once its order lies in the folder, `end` when it has ended, however that was.
+    """
 
     argv: list[str]
     environ: dict[str, str]
     url: str
     about: dict[str, Any]
+    begin: Callable[[], None] = lambda: None
     end: Callable[[], None] = lambda: None
 
 
@@ -54,11 +58,8 @@ def _container(target: Target, runtime: composed.Runtime, folder: Path) -> Clien
     )
     models = ["--volume", f"{cache}:{_CACHE}:ro", "--env", "HF_HUB_OFFLINE=1"] if cache else []
     name = f"berth-bench-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
-    # The folder is the caller's, and so is what is written there; root's is lent to the image's own user.
+    # The folder is the caller's, and so is what is written there.
     user = [] if os.getuid() == 0 else ["--user", f"{os.getuid()}:0"]
-    if os.getuid() == 0:
-        for path in (folder, *folder.iterdir()):
-            os.chown(path, images.UID, 0)
     safe = ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--init", "--network", network]
     place = ["--name", name, "--volume", f"{folder}:{INSIDE}", *models]
     image = engine.image
@@ -68,7 +69,15 @@ def _container(target: Target, runtime: composed.Runtime, folder: Path) -> Clien
         "image": {"tags": list(image.tags), "id": str(image.id), "labels": dict(image.labels)},
         "command": _serving(line for row in engine.top(ps_args="-eo pid,args")["Processes"] for line in row[-1:]),
     }
-    return Client(argv, dict(os.environ), f"{scheme}://{target.name_inside}:{port}", about, lambda: _remove(name))
+    url = f"{scheme}://{target.name_inside}:{port}"
+    return Client(argv, dict(os.environ), url, about, lambda: _lend(folder), lambda: _remove(name))
+
+
+def _lend(folder: Path) -> None:
+    """What is root's is lent to the image's own user."""
+    if os.getuid() == 0:
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, images.UID, 0)
 
 
 def _remove(name: str) -> None:

@@ -35,6 +35,7 @@ def serve(target: Target, runtime: Runtime | None, load: Load, progress: Progres
         if target.key:
             _put(folder, bench.KEY, target.key)
         try:
+            asking.begin()
             code = run_logged(asking.argv, asking.environ, LOG, progress, f"{ASKING} the {target.part}")
         finally:
             asking.end()

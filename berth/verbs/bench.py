@@ -75,8 +75,11 @@ def serve(
             found, targets = target.of_what_runs(to, runtime, Request(site=site, name=name), key_file, tokenizer)
         # Other prompts each time, since vLLM remembers those that it has read.
         loads = [replace(load, seed=seed + place) for place in range(len(targets))]
-        records = [running.serve(one, found, asks, progress) for one, asks in zip(targets, loads, strict=True)]
-    _tell(records, output, as_json)
+        kept = []
+        for one, asks in zip(targets, loads, strict=True):
+            made = running.serve(one, found, asks, progress)
+            kept.append((made.write(output), made))
+    _tell(kept, as_json)
 
 
 @app.command(
@@ -109,7 +112,7 @@ def startup(
             commands([running.startup_command(deployment, chosen)], as_json)
             return
         made = running.startup(deployment, chosen, Starts(cold, warm), progress)
-    _tell([made], output, as_json)
+    _tell([(made.write(output), made)], as_json)
 
 
 @app.command(
@@ -144,20 +147,20 @@ def compare(
         typer.echo(f"differs: {line}")
 
 
-def _tell(records: "list[Record]", output: Path | None, as_json: bool) -> None:
-    """Keep the results and say what they are; two are put side by side."""
+def _tell(kept: "list[tuple[Path, Record]]", as_json: bool) -> None:
+    """Say what the results are, and where they are kept; two are put side by side."""
     from berth.bench import compare as comparing
     from berth.paths import shown
 
-    kept = [one.write(output) for one in records]
     if as_json:
-        show([{"file": str(file), **one.facts()} for file, one in zip(kept, records, strict=True)])
+        show({"results": [{"file": str(file), **one.facts()} for file, one in kept]})
         return
+    records = [one for _, one in kept]
     if len(records) == 2:
         names = (records[0].part, records[1].part)
         rows = [row.cells(*names) for row in comparing.compare(*records)]
         table(rows, (comparing.HEADS[0], *names, f"{names[1]} / {names[0]}", "", ""))
     else:
         table(comparing.table(records[0]))
-    for file in kept:
+    for file, _ in kept:
         typer.echo(f"kept in {shown(file)}", err=True)
