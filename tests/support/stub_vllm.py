@@ -26,6 +26,8 @@ from pathlib import Path
 
 from tests.support.stub_engine import TEXT, StubEngine
 
+HELLO = b"r"
+
 
 def flags(argv: Sequence[str]) -> dict[str, list[str]]:
     """Every --flag with the words that follow it, whatever vLLM makes of them."""
@@ -87,10 +89,24 @@ class Stub:
             return
         address = (self.flag("master-addr", "127.0.0.1"), int(self.flag("master-port", "29501")))
         if self.rank == 0:
-            with socket.create_server(address) as listener:
-                self.peers = [listener.accept()[0] for _ in range(others)]
+            met = threading.Semaphore(0)
+            threading.Thread(target=self._listen, args=(socket.create_server(address), met), daemon=True).start()
+            for _ in range(others):
+                met.acquire()
         else:
             self.peers = [connect(address)]
+            self.peers[0].sendall(HELLO)
+
+    def _listen(self, listener: socket.socket, met: threading.Semaphore) -> None:
+        """As vLLM's own: for as long as it lives, and whoever connects and says nothing is no worker."""
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=self._greet, args=(connection, met), daemon=True).start()
+
+    def _greet(self, connection: socket.socket, met: threading.Semaphore) -> None:
+        if connection.recv(1) == HELLO:
+            self.peers.append(connection)
+            met.release()
 
     def _load(self) -> None:
         say("Starting to load model " + self.model)
