@@ -76,4 +76,6 @@ def test_every_verb_has_examples_and_exit_codes_in_its_help() -> None:
 def test_every_env_file_of_a_device_has_a_row_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| [^|]+ \| `(env/\w+\.env)` \|", readme, re.MULTILINE)
-    assert sorted(rows) == sorted(shown(file) for file in (ROOT / "env").glob("*.env") if file.name not in ("local.env", "node.env"))
+    assert sorted(rows) == sorted(
+        shown(file) for file in (ROOT / "env").glob("*.env") if file.name not in ("local.env", "node.env")
+    )

@@ -13,10 +13,11 @@ pytestmark = pytest.mark.image
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = os.environ.get("BERTH_TEST_IMAGE_LLM") or "berth/llm:0.1.0"
-ASK_PYTHON = (
-    "import importlib.metadata as m, sysconfig; print('\\n'.join(f'{d.name}=={d.version}' for d in m.distributions(path=["
-    "sysconfig.get_path('purelib')])))"
-)
+ASK_PYTHON = """
+import importlib.metadata, sysconfig
+for found in importlib.metadata.distributions(path=[sysconfig.get_path("purelib")]):
+    print(f"{found.name}=={found.version}")
+"""
 
 
 def normal(pin: str) -> str:
