@@ -26,6 +26,7 @@ class Forward:
     def __init__(self, port: int) -> None:
         """Open it. Raises BerthError where the port is taken, or where the cluster gives no way in."""
         self._port = port
+        self._readers: list[threading.Thread] = []
         self._process = self._opened()
 
     def _opened(self) -> "subprocess.Popen[str]":
@@ -39,8 +40,10 @@ class Forward:
         if not process.stdout.readline():
             said = process.communicate()[1]
             raise failed(f"no way to the service: {kubectl.last_line(said)}", f"try it yourself: {shlex.join(words)}")
-        for stream in (process.stdout, process.stderr):
-            threading.Thread(target=_drain, args=(stream,), daemon=True).start()
+        streams = (process.stdout, process.stderr)
+        self._readers = [threading.Thread(target=_drain, args=(stream,), daemon=True) for stream in streams]
+        for reader in self._readers:
+            reader.start()
         return process
 
     def stay(self, ended: Callable[[], bool]) -> None:
@@ -59,9 +62,13 @@ class Forward:
             self._process.wait(END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
+            self._process.wait()
+        for reader in self._readers:
+            reader.join(END_S)
 
 
 def _drain(stream: IO[str]) -> None:
-    with contextlib.suppress(ValueError):  # closed
+    """Read on, so that kubectl can write on; close it at its end."""
+    with stream:
         for _ in stream:
             pass

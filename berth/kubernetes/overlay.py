@@ -53,8 +53,9 @@ class Wanted:
         return sizes.is_on_the_hub(deployment.model) and not hub.is_offline(deployment.environ)
 
 
-def write(wanted: Wanted, folder: Path = FOLDER) -> Path:
+def write(wanted: Wanted, folder: Path | None = None) -> Path:
     """Write the kustomization and return its folder. Raises BerthError for settings that fit no pod."""
+    folder = folder or FOLDER
     inner = folder / "node" if wanted.nodes > 1 else folder
     _put(inner, _of_a_node(wanted, inner))
     if inner != folder:

@@ -92,11 +92,13 @@ class Pod:
         if wait.get("reason") in _NO_IMAGE:
             image = status.get("image", "")
             hint = "BERTH_REGISTRY names a registry to pull from; scripts/berth build makes the images"
+            said = f"{image} cannot be pulled: {wait.get('message', '')[:200]}"
             if wait["reason"] == _NEVER:
-                return Problem(f"{image} is not on the node, and names no registry to pull it from", hint)
-            return Problem(f"{image} cannot be pulled: {wait.get('message', '')[:200]}", hint)
+                said = f"{image} is not on the node, and names no registry to pull it from"
+            return Problem(said, hint, Exit.MISSING_PREREQUISITE)
         if wait.get("reason") in _BAD_CONFIG:
-            return Problem(f"{self.name}: {wait.get('message', wait['reason'])}", f"kubectl describe pod {self.name}")
+            said = f"{self.name}: {wait.get('message', wait['reason'])}"
+            return Problem(said, f"kubectl describe pod {self.name}", Exit.FAILED)
         ended = state.get("terminated") or status.get("lastState", {}).get("terminated")
         return _of_end(self.name, status["name"], ended) if ended and ended.get("exitCode") else None
 
