@@ -1,8 +1,10 @@
 """A host with systemd and rootless Podman, with this checkout's images; what alice runs there, and how she asks."""
 
+import io
 import json
 import os
 import subprocess
+import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,12 @@ def rendered(runtime: str, folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+def _hers(file: tarfile.TarInfo) -> tarfile.TarInfo:
+    file.uid = file.gid = 1001
+    file.uname = file.gname = ""
+    return file
+
+
 @dataclass(frozen=True)
 class Host:
     """Alice's place on the host."""
@@ -49,9 +57,12 @@ class Host:
 
     def put(self, files: Sequence[Path], folder: str) -> None:
         """Copy files into a folder of hers."""
-        self.run("mkdir", "-p", folder)
-        for file in files:
-            self.run("tee", f"{folder}/{file.name}", given=file.read_text(encoding="utf-8"))
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            for file in files:
+                archive.add(file, file.name, filter=_hers)
+        unpack = self.words("sh", "-c", 'mkdir -p "$1" && tar -xC "$1"', "sh", folder)
+        subprocess.run(unpack, input=packed.getvalue(), check=True)
 
     def streaming(self, tokens: int, *fields: str) -> list[str]:
         """The command that asks the service and prints the answer as it streams."""
