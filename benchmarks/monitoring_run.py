@@ -21,7 +21,13 @@ from tests.support.waiting import free_port, wait_until
 
 ENGINE = ROOT / ".berth" / "engine-cpu" / "bin"
 START_S = 900.0
-QUESTION = {"messages": [{"role": "user", "content": "What is Deep Learning?"}], "max_tokens": 48, "stream": True}
+# With `usage`, which is where the service's count of tokens comes from.
+QUESTION = {
+    "messages": [{"role": "user", "content": "What is Deep Learning?"}],
+    "max_tokens": 48,
+    "stream": True,
+    "stream_options": {"include_usage": True},
+}
 JOBS = ("berth-llm", "berth-engine", "berth-machine")
 # A machine that has more to do than it can may miss a scrape; whoever runs must not be called dead for that.
 FALSE_ALARMS = {"BerthServiceDown", "BerthEngineGone", "BerthNoEngine"}
