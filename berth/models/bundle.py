@@ -25,6 +25,7 @@ from berth.paths import ROOT
 from engine import names
 from engine.phases import Phase
 
+_REVISION = "VLLM_REVISION"
 _PARTS = ("compose", "env", "apptainer")
 _PRIVATE = shutil.ignore_patterns("local.env", "site.env", "__pycache__", "*.pyc", "*.sif")
 _START = """\
@@ -63,11 +64,11 @@ def make(
     if folder.exists() and any(folder.iterdir()):
         raise failed(f"{folder} is not empty", "name a folder that is not there yet", Exit.BAD_SETTING)
     # The demo model is in every image.
-    revision = deployment.value("VLLM_REVISION", "main")
+    revision = deployment.value(_REVISION, "main")
     chosen = located(cache, deployment.model, revision) if deployment.model != names.DEMO else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        commit = _copy_model(*chosen, folder / "models" / "hub", transfer) if chosen else ""
+        commit = _copy_model(*chosen, revision, folder / "models" / "hub", transfer) if chosen else ""
         (folder / "models" / "hub").mkdir(parents=True, exist_ok=True)
         for part in _PARTS:
             shutil.copytree(ROOT / part, folder / "berth" / part, ignore=_PRIVATE)
@@ -86,8 +87,8 @@ def make(
     return Bundle(folder, deployment.model, commit, () if sif else tuple(images), size)
 
 
-def _copy_model(source: Repository, commit: str, hub: Path, transfer: Transfer) -> str:
-    """The commit's contents, its links, and a main that means it."""
+def _copy_model(source: Repository, commit: str, revision: str, hub: Path, transfer: Transfer) -> str:
+    """The commit's contents, its links, and the names that mean it: main, and that by which it was asked for."""
     files = list(source.files(commit))
     if lost := [file.path for file in files if file.size < 0 or not file.blob]:
         hint = f"scripts/berth verify {source.model} says what is wrong with it"
@@ -100,7 +101,8 @@ def _copy_model(source: Repository, commit: str, hub: Path, transfer: Transfer) 
         if not (target.blobs / file.blob).exists():
             shutil.copyfile(source.blobs / file.blob, target.blobs / file.blob)
     target.link(commit, files)
-    target.refer("main", commit)
+    for name in ("main", revision):
+        target.refer(name, commit)
     return commit
 
 
@@ -122,7 +124,8 @@ def _start(deployment: Deployment) -> str:
         if not file.is_relative_to(ROOT / "env"):
             raise failed(f"{file} is not in {ROOT / 'env'}", "copy it there, and name the copy", Exit.BAD_SETTING)
         files += ["--env-file", str(file.relative_to(ROOT))]
-    chosen = {name: deployment.value(name) for name in ("BERTH_REGISTRY", "BERTH_VERSION")}
+    # What the shell or local.env may have said, and what must be what was bundled.
+    chosen = {name: deployment.value(name) for name in ("BERTH_REGISTRY", "BERTH_VERSION", names.MODEL, _REVISION)}
     exports = shlex.join(f"{name}={value}" for name, value in chosen.items() if value)
     return _START.format(exports=exports, files=shlex.join(files))
 

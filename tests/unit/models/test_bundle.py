@@ -19,7 +19,7 @@ from tests.unit.models.conftest import MODEL, Fetch
 # Stands in for Docker: writes down how it was called and with what; `save` makes the file.
 DOCKER = """#!/bin/sh
 echo "$@" >>"$CALLS"
-env | grep -E '^(BERTH_|HF_)' >"$CALLS.env"
+env | grep -E '^(BERTH_|HF_|LLM_)' >"$CALLS.env"
 [ "$1" != save ] || echo images >"$3"
 """
 
@@ -57,6 +57,7 @@ def test_it_starts_in_a_network_namespace_of_its_own(
     said = dict(line.split("=", 1) for line in Path(f"{docker}.env").read_text().splitlines())
     assert said["BERTH_CACHE"] == str(moved / "models")
     assert (said["HF_HUB_OFFLINE"], said["BERTH_VERSION"]) == ("1", "checkout")
+    assert said["LLM_VLLM_MODEL_NAME"] == MODEL  # here the shell had said it
     snapshot = moved / "models/hub/models--tests--tiny-llama/snapshots" / fetched.commit
     assert json.loads((snapshot / "config.json").read_text())["model_type"] == "llama"
     assert (moved / "berth/compose/base.yaml").exists()
