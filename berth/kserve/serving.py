@@ -4,6 +4,7 @@ The engine is the container that KServe calls the model server, and listens on t
 stands beside it as the collocated transformer, to which KServe sends what clients ask; it wants their keys.
 """
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ def documents(deployment: Deployment) -> list[dict[str, Any]]:
     """Settings, volumes, ServingRuntime, InferenceService. Raises BerthError."""
     wanted = Wanted.of(deployment, NOTHING)
     _must_fit(deployment, wanted)
-    found = built(overlay.write(wanted, RUN / "kserve"))
+    RUN.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=RUN, prefix="kserve-") as folder:
+        found = built(overlay.write(wanted, Path(folder)))
     label = naming.label(deployment.model)
     pods = {part: named(found, "Deployment", part)["spec"]["template"]["spec"] for part in NAMES}
     plain = [each for each in found if each["kind"] in ("ConfigMap", "PersistentVolumeClaim")]

@@ -11,7 +11,7 @@ import pytest
 
 from berth import deployment as deployments
 from berth.errors import BerthError
-from berth.kserve import aicore, serving
+from berth.kserve import aicore, overlay, serving
 from berth.kubernetes import sizes
 from engine import devices
 from tests.support import faces
@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 OF_KSERVE = {"minReplicas", "maxReplicas", "deploymentStrategy", "model"}  # of a predictor; the rest is a pod's
 CRDS = "BERTH_KSERVE_CRDS"
 Documents = dict[str, Any]
+built_once = functools.cache(overlay.documents)
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     if not shutil.which("kubectl"):
         pytest.skip("no kubectl on PATH, which builds kustomizations")
     monkeypatch.setattr(sizes, "of", lambda _: sizes.Sizes(0))
+    monkeypatch.setattr(overlay, "documents", built_once)
 
 
 def resolved(device: str, **shell: str) -> deployments.Deployment:
