@@ -51,7 +51,7 @@ class Row:
         """For a person, by names for the two; a bar of half its width is a ratio of one."""
         if self.ratio is None:
             return self.figure, _number(self.a, self.unit), _number(self.b, self.unit), "", "", ""
-        filled = min(BAR, round(self.ratio * BAR / 2))
+        filled = round(min(2.0, max(0.0, self.ratio)) * BAR / 2)
         bar = "█" * filled + "·" * (BAR - filled) + ("…" if self.ratio > 2 else "")
         words = f"{a if self.better == 'A' else b} is better" if self.better else "the same"
         return (
