@@ -82,10 +82,16 @@ class Host:
         return interfaces(done.stdout)
 
     def containers(self, project: str) -> dict[str, "Container"]:
-        """This checkout's containers of a Compose project by service name."""
-        found = self.client.containers.list(
-            all=True, filters={"label": f"com.docker.compose.project={project}"}, ignore_removed=True
-        )
+        """This checkout's containers of a Compose project by service name. Raises BerthError."""
+        from docker.errors import DockerException
+        from requests.exceptions import RequestException
+
+        label = f"com.docker.compose.project={project}"
+        try:
+            found = self.client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
+        except (DockerException, RequestException, OSError) as error:
+            lost = Problem(f"{self.name}: its Docker Engine broke off ({error})", "try it again")
+            raise BerthError(self.problem() or lost) from error
         ours = str(ROOT / "compose") + os.sep
         return {each.labels[_SERVICE]: each for each in found if each.labels.get(_FILES, "").startswith(ours)}
 

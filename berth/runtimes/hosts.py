@@ -42,16 +42,20 @@ class Runtime:
 
     def __init__(self, request: Request = NOTHING) -> None:
         request.only_here(self.name)
-        self._deployed = recall()
+        self._deployed, self._named = recall(), bool(request.hosts)
         named = request.hosts or (self._deployed.hosts if self._deployed else ())
         self._hosts = [Host(name) for name in named]
         self._cli = ComposeCli()
 
     def unavailable(self) -> Problem | None:
-        """Compose must be here, and a Docker Engine must answer on every host."""
+        """Compose must be here, and a Docker Engine must answer on every host that is named.
+
+        Of those that are remembered one may be gone: whoever asks for its containers is told so.
+        """
         if not self._hosts:
             return Problem("no Docker hosts are named", "name them: --hosts a,b", Exit.BAD_SETTING)
-        if problem := dockers.compose_problem():
+        problem = dockers.compose_problem()
+        if problem or not self._named:
             return problem
         return next((problem for problem in self._everywhere(Host.problem) if problem), None)
 
@@ -117,11 +121,11 @@ class Runtime:
 
     def wait(self, deployment: Deployment, progress: Progress, timeout_s: float, attached: bool) -> Ready:
         """Until the head's own check finds that it serves. Raises BerthError, with nothing left running."""
-        log, began = waiting.EngineLog(_Log(self, self._hosts[0])), time.monotonic()
+        log, began = waiting.EngineLog(self._log(self._hosts[0])), time.monotonic()
         try:
             while self._health() != "healthy":
                 for host, problem in self._ended():
-                    raise BerthError(waiting.explained(_Log(self, host), problem))
+                    raise BerthError(waiting.explained(self._log(host), problem))
                 if time.monotonic() - began > timeout_s:
                     last = f"the last phase was: {log.phase.name}"
                     hint = "give it longer with --timeout SECONDS; what is downloaded and compiled is kept"
@@ -170,7 +174,7 @@ class Runtime:
         """The containers' logs, the head's last where they are not followed; each line begins with its host's name."""
         parts = [part] if part else [ENGINE, SERVICE]
         sources = {
-            f"{host.name} {name}": partial(self.container, host, name)
+            f"{host.name} {name}": partial(self._container, host, name)
             for host in reversed(self._hosts)
             for name in parts
             if name == ENGINE or host is self._hosts[0]
@@ -179,8 +183,10 @@ class Runtime:
         for name, line in containers.read_logs(sources, follow, tail):
             yield f"{name:{width}} | {line}"
 
-    def container(self, host: Host, service: str) -> "Container | None":
-        """A host's container of one service, as it is now."""
+    def _log(self, host: Host) -> looking.EngineLog:
+        return looking.EngineLog(partial(self._container, host, ENGINE))
+
+    def _container(self, host: Host, service: str) -> "Container | None":
         return self._containers(host).get(service)
 
     def stop_commands(self) -> list[str]:
@@ -190,15 +196,27 @@ class Runtime:
 
     def stop(self, progress: Progress) -> bool:
         """The head first, which finishes what is in flight; the others end with it."""
-        found = [host for host in self._hosts if self._containers(host)]
-        for host in found:
-            environ = {**os.environ, "DOCKER_HOST": host.address}
-            done = subprocess.run(self._down(), cwd=ROOT, env=environ, capture_output=True, text=True)
-            if done.returncode:
-                by_hand = f"try it yourself: DOCKER_HOST={host.address} {shlex.join(self._down())}"
-                raise failed(f"{host.name}: docker compose could not stop: {last_line(done.stderr)}", by_hand)
+        stopped = False
+        problems: list[Problem] = []
+        for host in self._hosts:
+            try:
+                stopped |= self._stop(host)
+            except BerthError as error:  # the others are stopped all the same
+                problems += error.problems
+        if problems:
+            raise BerthError(problems)
         forget()
-        return bool(found)
+        return stopped
+
+    def _stop(self, host: Host) -> bool:
+        if not self._containers(host):
+            return False
+        environ = {**os.environ, "DOCKER_HOST": host.address}
+        done = subprocess.run(self._down(), cwd=ROOT, env=environ, capture_output=True, text=True)
+        if done.returncode:
+            by_hand = f"try it yourself: DOCKER_HOST={host.address} {shlex.join(self._down())}"
+            raise failed(f"{host.name}: docker compose could not stop: {last_line(done.stderr)}", by_hand)
+        return True
 
     def status(self, deployment: Deployment | None = None) -> Status:
         """From the containers that carry this checkout's Compose labels, on every host."""
@@ -218,7 +236,7 @@ class Runtime:
 
     @property
     def _project(self) -> str:
-        return self._deployed.project if self._deployed else "berth"
+        return self._deployed.project if self._deployed else os.environ.get("COMPOSE_PROJECT_NAME") or "berth"
 
     def _containers(self, host: Host) -> dict[str, "Container"]:
         return host.containers(self._project)
@@ -226,16 +244,3 @@ class Runtime:
     def _everywhere(self, ask: Callable[[Host], T]) -> list[T]:
         with ThreadPoolExecutor(max(1, len(self._hosts))) as pool:
             return list(pool.map(ask, self._hosts))
-
-
-class _Log:
-    """The engine's log of one host, as the engine wrote it."""
-
-    def __init__(self, runtime: Runtime, host: Host) -> None:
-        self._runtime, self._host = runtime, host
-
-    def logs(self, part: str | None, follow: bool, tail: int | None) -> Iterator[str]:
-        """As `Runtime` has it; another part than the engine is not asked for."""
-        find = partial(self._runtime.container, self._host, ENGINE)
-        for _, line in containers.read_logs({ENGINE: find}, follow, tail):
-            yield line
