@@ -126,10 +126,17 @@ class Load:
                     self._end.wait(1)
 
 
+def leave(url: str) -> None:
+    """Be a client that leaves in the middle of an answer: one panel shows nothing before there was one."""
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=QUESTION, trust_env=False, timeout=120) as reply:
+        next(reply.iter_bytes())
+
+
 def under_load(stack: Stack, prometheus: Prometheus, minutes: float, streams: int) -> dict[str, Any]:
     """What Prometheus saw in that time."""
     note(f"{streams} streams for {minutes:g} minutes")
     began = time.monotonic()
+    leave(stack.urls["llm"])
     with Load(stack.urls["llm"], streams) as load:
         fired: set[str] = set()
         while time.monotonic() - began < 60 * minutes:
