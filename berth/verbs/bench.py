@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from berth.bench.record import Record
 
 app = typer.Typer(
-    name="bench", help="vLLM's own benchmarks: a server under load, an engine's start; two results compared."
+    name="bench",
+    help="vLLM's own benchmarks: a server under load, an engine's start; two results compared.",
+    epilog=examples("berth bench serve", "berth bench startup", "berth bench compare A.json B.json"),
+    no_args_is_help=True,
 )
 Output = Annotated[
     Path | None,
