@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from berth import kserve
 from berth.deployment import Deployment
 from berth.errors import BerthError, Exit, Problem, failed
 from berth.progress import Progress
@@ -172,6 +173,9 @@ def load(name: str, request: Request = NOTHING) -> Runtime:
     """Return the runtime of that name. Raises BerthError (exit code 2) for one that does not exist."""
     known = (*NAMES, *ASKED_FOR, *ELSEWHERE)
     if name not in known:
+        if name in kserve.FACES:
+            hint = f"scripts/berth render --runtime {name}, and apply that with the cluster's own tools"
+            raise failed(f"{name} is printed, not started", hint, Exit.BAD_SETTING)
         raise failed(f"{name}: no such runtime", f"known runtimes: {', '.join(known)}", Exit.BAD_SETTING)
     runtime: Runtime = import_module(f"{__name__}.{name}").Runtime(request)
     return runtime

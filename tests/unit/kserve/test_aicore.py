@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from berth import deployment as deployments
+from berth import kserve, runtimes
 from berth.errors import BerthError
 from berth.kserve import aicore, plans
 from engine import names
@@ -215,3 +216,9 @@ def test_the_schema_refuses_what_sap_would(tmp_path: Path) -> None:
     with pytest.raises(ValidationError) as refusal:
         checked(template)
     assert refusal.value.error_count() == 2
+
+
+@pytest.mark.parametrize("face", kserve.FACES)
+def test_what_is_only_printed_is_not_started(face: str) -> None:
+    with pytest.raises(BerthError, match=f"{face} is printed, not started"):
+        runtimes.load(face)
