@@ -20,6 +20,8 @@ from engine import ranks
 from engine.messages import Exit, Problem, complain, say
 
 RETRY_S = 1.0
+GRACE_S = 2.0
+_WORKER = "VLLM::Worker"
 TELL_S = 30.0  # how often a follower without a head says so
 # A head that is cut off is noticed half a minute later.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
@@ -59,6 +61,28 @@ def _end_with(connection: socket.socket, address: str) -> None:
             pass
     say(f"the head of this deployment, {address}, has ended, and so does this node")
     os.kill(os.getpid(), signal.SIGTERM)
+    # vLLM (0.32) gives a worker that waits for its head nine seconds to end; there is nothing left to wait for.
+    time.sleep(GRACE_S)
+    for worker in workers_below(os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+
+
+def workers_below(pid: int, processes: Path = Path("/proc")) -> list[int]:
+    """vLLM's workers among the descendants of a process, by the name that they give themselves."""
+    parents, workers = {}, []
+    for place in processes.glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):
+            name, _, rest = (place / "stat").read_text().partition("(")[2].rpartition(")")
+            parents[int(place.name)] = int(rest.split()[1])
+            workers += [int(place.name)] if name.startswith(_WORKER) else []
+
+    def is_below(one: int) -> bool:
+        while one in parents and one != pid:
+            one = parents[one]
+        return one == pid
+
+    return [worker for worker in workers if is_below(worker)]
 
 
 def _connected(address: str, port: int) -> socket.socket:

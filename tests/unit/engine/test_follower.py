@@ -65,3 +65,12 @@ def test_an_engine_that_ends_by_itself_has_failed() -> None:
 def test_only_headless_commands_follow() -> None:
     assert follower.is_one(["vllm", "serve", "--headless"])
     assert not follower.is_one(["vllm", "serve", "--uds", "s"])
+
+
+def test_only_the_workers_below_this_process_are_its_own(tmp_path: Path) -> None:
+    told = {10: ("python", 1), 11: ("fork server", 10), 12: ("VLLM::Worker_TP", 11), 13: ("VLLM::Worker_TP", 1)}
+    for pid, (name, parent) in told.items():
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} ({name}) S {parent} 1 1")
+    (tmp_path / "14").mkdir()
+    assert follower.workers_below(10, tmp_path) == [12]
