@@ -1,13 +1,15 @@
 """What vLLM's client is told, and what a user may tell it."""
 
+import argparse
 import json
+import types
 from pathlib import Path
 
 import pytest
 
 from berth.bench import asked
 from berth.errors import BerthError
-from engine import bench
+from engine import bench, bench_vllm
 
 ORDER = {
     **asked.Load(rate=2.5).facts(),
@@ -83,3 +85,17 @@ def test_flags_that_are_not_the_users_to_give_are_refused(words: list[str], said
 def test_flags_of_vllm_pass() -> None:
     assert asked.check_more(["--dataset-name", "sharegpt"]) == ("--dataset-name", "sharegpt")
     assert json.dumps(asked.Load(more=("--x",)).facts())
+
+
+def test_a_start_is_measured_by_vllms_own_function_as_often_as_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[argparse.Namespace] = []
+    module = types.ModuleType("vllm.benchmarks.startup")
+    module.main = seen.append  # type: ignore[attr-defined]
+    monkeypatch.setattr(bench_vllm, "import_module", lambda _: module)
+    args = argparse.Namespace(model_tag="m", model=None, max_model_len=64)
+    bench_vllm.time_start(args, {"cold": 2, "warm": 5}, tmp_path / "result.json")
+    assert (seen[0].model, seen[0].max_model_len) == ("m", 64)
+    assert (seen[0].num_iters_cold, seen[0].num_iters_warm, seen[0].num_iters_warmup) == (2, 5, 1)
+    assert seen[0].output_json == str(tmp_path / "result.json")
