@@ -5,7 +5,7 @@ from time import perf_counter
 
 from starlette.types import Send
 
-from llm_service.port.outlet import Outlet
+from llm_service.port.outlet import Outlet, write_whole
 from llm_service.records.exchange import Exchange
 
 Header = tuple[bytes, bytes]
@@ -25,7 +25,14 @@ class Writer:
 
     async def whole(self, status: int, body: bytes, headers: Sequence[Header]) -> None:
         """Send a reply in one piece; its length is added to the headers."""
-        await self.start(status, (*headers, (b"content-length", b"%d" % len(body))))
+        exchange = self.exchange
+        named = [*headers, (b"content-length", b"%d" % len(body)), (b"x-request-id", exchange.request_id.encode())]
+        if (b"connection", b"close") not in named and write_whole(self._send, status, named, body):
+            self.started = True
+            exchange.status = status
+            self._ended(body)
+            return
+        await self.start(status, named[:-1])
         await self.end(body)
 
     async def start(self, status: int, headers: Sequence[Header]) -> None:
@@ -52,8 +59,11 @@ class Writer:
 
     async def end(self, data: bytes = b"") -> None:
         """Send the rest, and end the reply."""
+        self._ended(data)
+        await self._send({"type": "http.response.body", "body": data})
+
+    def _ended(self, data: bytes) -> None:
         exchange = self.exchange
         exchange.bytes_out += len(data)
         if exchange.first_byte_at is None:
             exchange.first_byte_at = perf_counter()
-        await self._send({"type": "http.response.body", "body": data})

@@ -34,7 +34,7 @@ from llm_service.port.limits import read_body
 from llm_service.port.stopping import Drain
 from llm_service.records.exchange import CLIENT_GONE
 from llm_service.records.usage import note_usage
-from llm_service.watch import ClientGone, Watch
+from llm_service.watch import ClientGone, Watch, Watches
 from llm_service.work import Work, understood
 
 _JSON = (b"content-type", b"application/json")
@@ -57,6 +57,7 @@ class Forward:
         self._pool = pool
         self._drain = drain
         self._admission = admission
+        self._watches = Watches()
         self._max_body_bytes = settings.max_body_mib * 1024**2
 
     async def serve(self, route: Route, key: Key | None, scope: Scope, receive: Receive, writer: Writer) -> None:
@@ -70,7 +71,7 @@ class Forward:
                 raise ClientGone
             exchange.bytes_in = len(raw)
             work = understood(route, scope, raw, exchange, self._settings)
-            watch = Watch(receive, writer, self._settings)
+            watch = Watch(receive, writer, self._settings, self._watches)
             try:
                 exchange.queued_at = time.perf_counter()
                 await self._admission.enter(key)

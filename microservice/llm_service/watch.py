@@ -1,7 +1,8 @@
 """Watches over one request: a client that leaves, an engine that is silent, a request that never ends.
 
-The work runs in the task of the request and is cancelled there, so that a request costs one timer and no further task.
-Only after NOTICE_SECONDS does a second task begin to wait for the client to leave.
+The work runs in the task of the request and is cancelled there, and one timer looks after all requests, so that one
+costs neither a timer nor a further task. Only after NOTICE_SECONDS does a second task begin to wait for the client to
+leave.
 """
 
 import asyncio
@@ -19,6 +20,33 @@ NOTICE_SECONDS = 0.05  # a client that leaves earlier is noticed now; most small
 
 class ClientGone(Exception):
     """The client closed its connection."""
+
+
+class Watches:
+    """All requests of one event loop that are watched."""
+
+    def __init__(self) -> None:
+        self._open: set[Watch] = set()
+        self._sweeping = False
+
+    def add(self, watch: "Watch") -> None:
+        """Look after a request until it is dropped."""
+        self._open.add(watch)
+        if not self._sweeping:
+            self._sweeping = True
+            self._sweep(watch.loop)
+
+    def drop(self, watch: "Watch") -> None:
+        """Look after it no longer."""
+        self._open.discard(watch)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for watch in [one for one in self._open if one.look_at <= now]:
+            watch.look(now)
+        self._sweeping = bool(self._open)
+        if self._sweeping:
+            loop.call_later(NOTICE_SECONDS, self._sweep, loop)
 
 
 class Watch:
@@ -40,23 +68,27 @@ class Watch:
     _ended = False
     _why: Exception | None = None
 
-    def __init__(self, receive: Receive, writer: Writer, settings: Settings) -> None:
+    def __init__(self, receive: Receive, writer: Writer, settings: Settings, watches: Watches) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._task: asyncio.Task[Any] = task
-        self._loop = task.get_loop()
+        self.loop = task.get_loop()
         self._receive = receive
         self._writer = writer
         self._settings = settings
         self._limit = settings.first_byte_seconds
+        now = self.loop.time()
         if settings.total_seconds is not None:
-            self._total_at = self._loop.time() + settings.total_seconds
-        self._timer = self._loop.call_later(NOTICE_SECONDS, self._look)
+            self._total_at = now + settings.total_seconds
+        self.look_at = now + NOTICE_SECONDS
+        """When there is something to be done, by the loop's clock."""
+        self._watches = watches
+        watches.add(self)
 
     def begin(self, head: list[Header] | None) -> None:
         """Take note that the engine is asked. A stream is sent comments, and its `head` before the first of them."""
         if self.since is None:
-            self.since = self._loop.time()
+            self.since = self.loop.time()
         self._head = head
 
     def answers(self) -> None:
@@ -64,12 +96,11 @@ class Watch:
         self.answered = True
         self._limit = self._settings.idle_seconds
         if self._leaving is not None:  # else the first look is still to come, and soon
-            self._timer.cancel()
-            self._look()
+            self.look(self.loop.time())
 
     def heard(self) -> None:
         """Take note that the engine has sent something, and that all of it went to the client."""
-        self.since = self._loop.time()
+        self.since = self.loop.time()
 
     def explain(self) -> None:
         """Raise ClientGone or EngineTimeout when the cancellation was this watch's doing."""
@@ -84,25 +115,23 @@ class Watch:
 
     def close(self) -> None:
         """Watch no longer, and hold nothing that holds this watch: else each stream is left to Python's collector."""
-        self._timer.cancel()
-        del self._timer
+        self._watches.drop(self)
         for task in (self._leaving, self._speaking):
             if task is not None:
                 task.cancel()
         self._leaving = self._speaking = None
 
-    def _look(self) -> None:
+    def look(self, now: float) -> None:
+        """Do what is due, and settle when to look again."""
         if self._leaving is None:
             self._leaving = asyncio.ensure_future(self._leave())
-        now = self._loop.time()
         silent_at = (now if self.since is None else self.since) + self._limit
         if now >= self._total_at:
             self._end(RequestTooLong(f"The request took longer than {self._settings.total_seconds:g} s."))
         elif now >= silent_at:
             self._end(EngineTimeout(f"The engine sent nothing for {self._limit:g} s."))
         else:
-            next_at = min(silent_at, self._total_at, self._speak(now))
-            self._timer = self._loop.call_at(next_at, self._look)
+            self.look_at = min(silent_at, self._total_at, self._speak(now))
 
     def _speak(self, now: float) -> float:
         """Send a comment if it is time to; return when that may be so again."""

@@ -11,6 +11,7 @@ from llm_service.engines.upstream import not_http, passed_on
 
 LONGEST_HEAD_BYTES = 64 * 1024  # before the status is known; vLLM's heads have a few hundred
 READ_BYTES = 16 * 1024  # at once; uvloop would read 256,000, which a slow client then holds for long
+JOINED_BYTES = 64 * 1024  # a head and a body up to this long are cheaper to copy than to write as two
 MOST_HELD_BYTES = 16 * 1024  # of a body that nobody takes; beyond it nothing is read, and the engine has to wait
 
 
@@ -54,10 +55,10 @@ class Wire(asyncio.BufferedProtocol):
         self._last = last
         self._framed = self._complete = self._kept = False
         self._head_bytes = 0
-        if body:
+        if body is not None and len(body) > JOINED_BYTES:
             self._transport.writelines((head, body))
         else:
-            self._transport.write(head)
+            self._transport.write(head + body if body else head)
         return answer
 
     def abort(self) -> None:

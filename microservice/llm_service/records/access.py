@@ -18,35 +18,35 @@ def access_log(batch: Batch | None) -> Observer:
 def _log_request(batch: Batch | None, exchange: Exchange) -> None:
     if exchange.outcome == "ok" and exchange.path in _PROBES:
         return
-    fields = {name: value for name, value in _line(exchange) if value is not None}
+    fields = {name: value for name, value in _line(exchange).items() if value is not None}
     if batch is not None:
         batch.add("request", fields)
     else:
         _log.info("request", extra={"fields": fields})
 
 
-def _line(exchange: Exchange) -> tuple[tuple[str, object], ...]:
+def _line(exchange: Exchange) -> dict[str, object]:
     began, ended = exchange.started_at, exchange.last_byte_at
-    return (
-        ("request_id", exchange.request_id),
-        ("method", exchange.method),
-        ("path", exchange.path),
-        ("status", exchange.status),
-        ("outcome", exchange.outcome),
-        ("key", exchange.key),
-        ("form", exchange.dialect),
-        ("model", exchange.model),
-        ("stream", exchange.stream),
-        ("engine", exchange.engine),
-        ("retries", exchange.retries or None),
-        ("trace_id", exchange.traceparent and exchange.traceparent[3:35]),
-        ("bytes", exchange.bytes_out),
-        ("prompt_tokens", exchange.prompt_tokens),
-        ("completion_tokens", exchange.completion_tokens),
-        ("queued_ms", _milliseconds(exchange.queued_at, exchange.admitted_at)),
-        ("first_byte_ms", _milliseconds(began, exchange.first_byte_at)),
-        ("total_ms", _milliseconds(began, ended)),
-    )
+    return {
+        "request_id": exchange.request_id,
+        "method": exchange.method,
+        "path": exchange.path,
+        "status": exchange.status,
+        "outcome": exchange.outcome,
+        "key": exchange.key,
+        "form": exchange.dialect,
+        "model": exchange.model,
+        "stream": exchange.stream,
+        "engine": exchange.engine,
+        "retries": exchange.retries or None,
+        "trace_id": exchange.traceparent and exchange.traceparent[3:35],
+        "bytes": exchange.bytes_out,
+        "prompt_tokens": exchange.prompt_tokens,
+        "completion_tokens": exchange.completion_tokens,
+        "queued_ms": _milliseconds(exchange.queued_at, exchange.admitted_at),
+        "first_byte_ms": _milliseconds(began, exchange.first_byte_at),
+        "total_ms": _milliseconds(began, ended),
+    }
 
 
 def _milliseconds(start: float | None, end: float | None) -> float | None:

@@ -5,8 +5,9 @@ import re
 from llm_service.records.exchange import Exchange
 
 TAIL_BYTES = 4096  # `usage` stands last, or nearly so, in every reply that has it
-_PROMPT = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
-_COMPLETION = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
+_PROMPT = (b'"prompt_tokens":', b'"input_tokens":')
+_COMPLETION = (b'"completion_tokens":', b'"output_tokens":')
+_NUMBER = re.compile(rb"\s*(\d+)")
 
 
 def note_usage(exchange: Exchange, reply: bytes) -> None:
@@ -14,7 +15,16 @@ def note_usage(exchange: Exchange, reply: bytes) -> None:
     start = reply.rfind(b'"usage":', -TAIL_BYTES)  # in a text of the model's, the quotes would be escaped
     if start < 0:
         return
-    if found := _PROMPT.search(reply, start):
-        exchange.prompt_tokens = int(found[1])
-    if found := _COMPLETION.search(reply, start):
-        exchange.completion_tokens = int(found[1])
+    if (count := _count(reply, start, _PROMPT)) is not None:
+        exchange.prompt_tokens = count
+    if (count := _count(reply, start, _COMPLETION)) is not None:
+        exchange.completion_tokens = count
+
+
+def _count(reply: bytes, start: int, names: tuple[bytes, ...]) -> int | None:
+    # No pattern for the names: looking for a plain text takes a tenth of the time.
+    for name in names:
+        at = reply.find(name, start)
+        if at >= 0 and (found := _NUMBER.match(reply, at + len(name))):
+            return int(found[1])
+    return None
