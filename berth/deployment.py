@@ -1,6 +1,7 @@
 """What is to be served: the device, the env files in their order, and the settings they add up to."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +45,11 @@ class Deployment:
     def model(self) -> str:
         """What LLM_VLLM_MODEL_NAME says, or nothing."""
         return self.value(names.MODEL)
+
+    @property
+    def short_name(self) -> str:
+        """The model's own name in small letters, for what needs a name: `meta-llama/Llama-3.1-8B` is `llama-3.1-8b`."""
+        return slug(self.model)
 
     @property
     def address(self) -> str:
@@ -117,6 +123,12 @@ class Deployment:
         files = (*self.files[:place], self.root / DEMO, *self.files[place:])
         merged = envfiles.layer([envfiles.read(file, shown(file)) for file in files], self.shell)
         return replace(self, files=files, settings=merged)
+
+
+def slug(model: str) -> str:
+    """`meta-llama/Llama-3.1-8B` is `llama-3.1-8b`."""
+    last = model.rstrip("/").rpartition("/")[2].lower()
+    return re.sub(r"[^a-z0-9._-]+", "-", last).strip("-._")[:63] or "model"
 
 
 def device_file(device: str, root: Path = ROOT) -> Path:

@@ -15,7 +15,7 @@ from berth.errors import BerthError, Exit, Problem, failed
 from berth.kserve import naming, plans
 from berth.kserve.manifests import Block, dump
 from berth.paths import ROOT
-from berth.slurm.submit import gpus_per_node
+from berth.spread import gpus_per_node
 from engine import names
 
 IMAGE = "aicore-vllm"
@@ -50,7 +50,7 @@ def _of_service(name: str) -> bool:
 def _to_the_store(deployment: Deployment) -> list[str]:
     model = naming.flat(deployment.model)
     revision = deployment.value("VLLM_REVISION")[:7] or "REVISION"
-    return [f"            aws s3 cp {model}.tar s3://BUCKET/models/{naming.slug(deployment.model)}/{revision}/"]
+    return [f"            aws s3 cp {model}.tar s3://BUCKET/models/{deployment.short_name}/{revision}/"]
 
 
 def serving_template(deployment: Deployment) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 import re
 
-from berth.slurm.submit import slug
-
-__all__ = ["artifact", "flat", "label", "slug", "template"]
+from berth.deployment import slug
 
 # KServe adds words such as -predictor-00001 to an InferenceService's name, and the whole is a label of at most 63.
 _LONGEST = 40

@@ -12,8 +12,8 @@ from berth.deployment import Deployment
 from berth.errors import BerthError, Exit, Problem
 from berth.kserve import naming
 from berth.kserve.manifests import dump
-from berth.kserve.overlay import built, named
 from berth.kubernetes import overlay, secrets
+from berth.kubernetes.kustomize import built, named
 from berth.kubernetes.overlay import Wanted
 from berth.paths import RUN
 from berth.runtimes import ENGINE, NOTHING, SERVICE

@@ -11,12 +11,11 @@ from typing import Any
 from berth import handed
 from berth.deployment import Deployment, device_file
 from berth.envfiles import read
-from berth.kserve import overlay as built
-from berth.kubernetes import sizes
+from berth.kubernetes import kustomize, sizes
 from berth.kubernetes.sizes import Sizes
 from berth.paths import ROOT, RUN, shown
 from berth.runtimes import ENGINE, SERVICE, Request
-from berth.slurm.submit import NODES, gpus_per_node, number
+from berth.spread import NODES, gpus_per_node, number
 from engine import hub
 
 FOLDER = RUN / "kubernetes"
@@ -73,14 +72,14 @@ def settings(deployment: Deployment) -> dict[str, str]:
 
 def _of_a_node(wanted: Wanted, folder: Path) -> Json:
     deployment, size = wanted.deployment, sizes.of(wanted.deployment)
-    documents = built.documents(deployment.device)
+    documents = kustomize.documents(deployment.device)
     parts = {"registry": bool(deployment.value("BERTH_REGISTRY")), "fetch": wanted.is_fetched}
     facts = {
         DEVICE: deployment.device,
         MODEL: deployment.model,
         FILES: ", ".join(shown(file) for file in deployment.files),
     }
-    engine = built.named(documents, "Deployment", ENGINE)
+    engine = kustomize.named(documents, "Deployment", ENGINE)
     return {
         **_HEAD,
         "resources": [_from(folder, f"overlays/{deployment.device}")],
@@ -141,7 +140,7 @@ def _volumes(wanted: Wanted, size: Sizes, documents: list[Json]) -> list[Json]:
     """The volume of the models, large enough for this one; of those that are there, none smaller than it is."""
     found = []
     for name, least in (("models", size.volume_gib), ("compiled", 0)):
-        claim = built.named(documents, "PersistentVolumeClaim", name)
+        claim = kustomize.named(documents, "PersistentVolumeClaim", name)
         own = int(str(claim["spec"]["resources"]["requests"]["storage"]).removesuffix("Gi"))
         gib = max(own, least, wanted.volumes.get(name, 0))
         changes = [_replace("/spec/resources/requests/storage", f"{gib}Gi")]

@@ -6,8 +6,8 @@ import os
 import yaml
 
 from berth.deployment import Deployment
-from berth.kserve.overlay import built
 from berth.kubernetes import overlay
+from berth.kubernetes.kustomize import built
 from berth.paths import ROOT, RUN
 from berth.runtimes import NOTHING, SERVICE
 

@@ -8,7 +8,8 @@ from berth.slurm import durations
 from berth.slurm.cluster import Cluster
 from berth.slurm.queue import seconds
 from berth.slurm.site import Site
-from berth.slurm.submit import GPUS_PER_NODE, NODES, Plan
+from berth.slurm.submit import Plan
+from berth.spread import GPUS_PER_NODE, NODES
 
 # sbatch's words, the field of the site file that they are about, and what helps.
 _ABOUT = (

@@ -14,9 +14,10 @@ from berth.runtimes import Request
 from berth.slurm import chain, durations
 from berth.slurm.site import GRES, Site
 from berth.slurm.store import Store
+from berth.spread import NODES, gpus_per_node, number
 from engine import names
 
-NODES, GPUS_PER_NODE, EXECUTOR = "BERTH_NODES", "BERTH_GPUS_PER_NODE", "BERTH_EXECUTOR"
+EXECUTOR = "BERTH_EXECUTOR"
 SCRIPT = ROOT / "apptainer"
 # What an object store is opened with; a job is given files, and there is none for these.
 _STORE_SECRETS = ("S3_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY")
@@ -119,7 +120,7 @@ def job_name(name: str) -> str:
 
 def name_of(deployment: Deployment, request: Request) -> str:
     """--name, else the model's own name in small letters. Raises BerthError (exit code 2) for one that is no name."""
-    name = request.name or slug(deployment.model)
+    name = request.name or deployment.short_name
     if not _NAME.fullmatch(name):
         raise failed(
             f"--name {name}: not a name for a deployment",
@@ -127,51 +128,6 @@ def name_of(deployment: Deployment, request: Request) -> str:
             Exit.BAD_SETTING,
         )
     return name
-
-
-def slug(model: str) -> str:
-    """`meta-llama/Llama-3.1-8B` is `llama-3.1-8b`."""
-    last = model.rstrip("/").rpartition("/")[2].lower()
-    return re.sub(r"[^a-z0-9._-]+", "-", last).strip("-._")[:63] or "model"
-
-
-def number(deployment: Deployment, *settings: str) -> int | None:
-    """The first of these settings that is set. Raises BerthError (exit code 2) where it is no whole number from 1."""
-    for name in settings:
-        if text := deployment.value(name):
-            if not (text.isascii() and text.isdigit() and int(text) > 0):
-                raise failed(
-                    f"{deployment.where(name)}{name}={text}: not a whole number from 1", "write 2", Exit.BAD_SETTING
-                )
-            return int(text)
-    return None
-
-
-def gpus_per_node(deployment: Deployment, nodes: int) -> int:
-    """How many devices each node is asked for: TP x PP x DP over the nodes; 0 for cpu.
-
-    Raises BerthError (exit code 2) where that does not divide, or BERTH_GPUS_PER_NODE is too few.
-    """
-    tensor = number(deployment, "VLLM_TP_SIZE", "VLLM_TENSOR_PARALLEL_SIZE") or 1
-    pipeline = number(deployment, "VLLM_PP_SIZE", "VLLM_PIPELINE_PARALLEL_SIZE") or 1
-    data = number(deployment, "VLLM_DATA_PARALLEL_SIZE") or 1
-    ranks, given = tensor * pipeline * data, number(deployment, GPUS_PER_NODE)
-    shape = f"tensor parallel {tensor} x pipeline parallel {pipeline} x data parallel {data} is {ranks}"
-    if ranks % nodes:
-        raise failed(
-            f"{shape}, which {nodes} nodes cannot share evenly",
-            f"set VLLM_TP_SIZE or VLLM_PP_SIZE so that {nodes} divides their product, or give another --nodes",
-            Exit.BAD_SETTING,
-        )
-    if deployment.device == "cpu":
-        return 0
-    if given and given * nodes < ranks:
-        raise failed(
-            f"{deployment.where(GPUS_PER_NODE)}{GPUS_PER_NODE}={given} on {nodes} nodes is too few: {shape}",
-            f"leave {GPUS_PER_NODE} out, or raise it to {ranks // nodes}",
-            Exit.BAD_SETTING,
-        )
-    return given or ranks // nodes
 
 
 def job_settings(deployment: Deployment) -> dict[str, str]:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.kserve import overlay
-from berth.kubernetes import sizes
+from berth.kubernetes import kustomize, sizes
 from engine import devices
 from tests.compose.conftest import WriteEnv
 from tests.compose.conftest import write_env as write_env
@@ -18,7 +17,7 @@ from tests.support import faces
 from tests.support.compose import ROOT, device_files, model_files, needs_compose
 from tests.support.faces import FACES, Said
 
-built_once = functools.cache(overlay.documents)
+built_once = functools.cache(kustomize.documents)
 SHELL: dict[str, str] = {}
 BY_KUBECTL = ("kubernetes", "kserve")
 DEMO = "env/models/demo.env"
@@ -53,7 +52,7 @@ def needs_kubectl() -> None:
 def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """The models' sizes are asked for where the manifests are made; each overlay is built once."""
     monkeypatch.setattr(sizes, "of", lambda _: sizes.Sizes(0))
-    monkeypatch.setattr(overlay, "documents", built_once)
+    monkeypatch.setattr(kustomize, "documents", built_once)
 
 
 def sets() -> list[list[str]]:

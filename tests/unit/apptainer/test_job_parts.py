@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from berth.slurm import submit
+from berth import deployment
 from tests.support.job_script import APPTAINER, bash
 
 relaxed = settings(
@@ -202,7 +202,7 @@ def test_a_deployment_is_named_as_berth_up_names_it(models: list[str]) -> None:
     models = ["meta-llama/Llama-3.1-8B", "/models/My Model/", "a--b", "..", *models]
     parts = ["lib/messages", "lib/envfile", "lib/settings"]
     done = bash('for model; do deployment_name "$model"; done', *models, parts=parts)
-    assert done.stdout.splitlines() == [submit.slug(model) for model in models]
+    assert done.stdout.splitlines() == [deployment.slug(model) for model in models]
 
 
 def make_model(store: Path, *files: str, index: tuple[str, ...] = ()) -> Path:

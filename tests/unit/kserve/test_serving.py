@@ -11,8 +11,8 @@ import pytest
 
 from berth import deployment as deployments
 from berth.errors import BerthError
-from berth.kserve import aicore, overlay, serving
-from berth.kubernetes import sizes
+from berth.kserve import aicore, serving
+from berth.kubernetes import kustomize, sizes
 from engine import devices
 from tests.support import faces
 from tests.unit.kserve import published
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 OF_KSERVE = {"minReplicas", "maxReplicas", "deploymentStrategy", "model"}  # of a predictor; the rest is a pod's
 CRDS = "BERTH_KSERVE_CRDS"
 Documents = dict[str, Any]
-built_once = functools.cache(overlay.documents)
+built_once = functools.cache(kustomize.documents)
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     if not shutil.which("kubectl"):
         pytest.skip("no kubectl on PATH, which builds kustomizations")
     monkeypatch.setattr(sizes, "of", lambda _: sizes.Sizes(0))
-    monkeypatch.setattr(overlay, "documents", built_once)
+    monkeypatch.setattr(kustomize, "documents", built_once)
 
 
 def resolved(device: str, **shell: str) -> deployments.Deployment:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from berth import deployment as deployments
-from berth.deployment import Deployment
+from berth.deployment import Deployment, slug
 from berth.errors import BerthError, Exit
 from berth.runtimes import Request
 from berth.slurm import refusals, rendering, submit
@@ -119,7 +119,7 @@ def test_what_does_not_fit_together(plan: Plan, lines: dict[str, str], request_:
     ],
 )
 def test_a_deployment_is_named_after_its_model(model: str, name: str) -> None:
-    assert submit.slug(model) == name
+    assert slug(model) == name
 
 
 def test_replicas_are_an_array_and_successors_refer_to_the_job_before_them(plan: Plan) -> None:

@@ -1,4 +1,4 @@
-"""What kubernetes/overlays/DEVICE comes to, of which KServe's runtime is made: by kubectl, without a cluster."""
+"""What a kustomization comes to: built by kubectl, without a cluster."""
 
 import shutil
 import subprocess
