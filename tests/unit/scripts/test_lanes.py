@@ -15,7 +15,8 @@ LIBRARY = Path(__file__).resolve().parents[3] / "scripts" / "lib" / "lanes.sh"
 def begin(folder: Path, lanes: str) -> "subprocess.Popen[str]":
     """Run the functions `first` and `second` of the text `lanes`, as scripts/test does."""
     script = f'set -euo pipefail; source "$0"; cd "$1"\n{lanes}\nrun_lanes logs first second; exit "$lanes_result"'
-    command = ["bash", "-c", script, str(LIBRARY), str(folder)]
+    # Whoever runs these tests may have had signals ignored (nohup does), and no shell can undo that for itself.
+    command = ["env", "--default-signal=INT,TERM,HUP", "bash", "-c", script, str(LIBRARY), str(folder)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -69,11 +70,14 @@ def test_a_signal_reaches_what_every_lane_runs_and_is_waited_for(tmp_path: Path,
         f"{lane}() {{ python3 program.py {lane} || true; echo went on; touch {lane}/went-on; }}"
         for lane in ("first", "second")
     )
-    process = begin(tmp_path, lanes)
-    for lane in ("first", "second"):
-        wait_until((tmp_path / lane / "begun").exists, 30, f"{lane} running")
-    process.send_signal(number)
-    said, _ = process.communicate(timeout=60)
+    with begin(tmp_path, lanes) as process:
+        try:
+            for lane in ("first", "second"):
+                wait_until((tmp_path / lane / "begun").exists, 30, f"{lane} running")
+            process.send_signal(number)
+            said, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert said.splitlines() == ["tidied", "tidied"]
     for lane in ("first", "second"):
