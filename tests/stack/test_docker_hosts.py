@@ -50,6 +50,11 @@ class Hosts:
         """What a command of docker says on a host; it need not succeed."""
         return docker("exec", f"berth-hosts-{host}", "docker", *words, check=False)
 
+    def log(self, host: str) -> str:
+        """All that the engine of a host has said."""
+        command = ["docker", "exec", f"berth-hosts-{host}", "docker", "logs", self.engine]
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+
     def ask(self, question: str) -> dict[str, Any]:
         """The service's answer, asked on the head, where it listens on loopback."""
         body = {
@@ -124,7 +129,7 @@ UP = ("up", "--hosts", f"{HEAD},{FOLLOWER}", "--env", "env/cpu.env", "--env", "e
 def test_two_hosts_answer_as_one(hosts: Hosts) -> None:
     assert hosts.ask(QUESTION)["choices"][0]["message"]["content"] == known_answer(QUESTION)
     for rank, host in enumerate((HEAD, FOLLOWER)):
-        log = hosts.on(host, "logs", hosts.engine)
+        log = hosts.log(host)
         assert f"world_size=2 rank={rank} local_rank=0" in log or f"rank {rank} in world size 2" in log, log[-3000:]
         assert hosts.workers(host)
 
@@ -156,7 +161,7 @@ def test_the_head_is_killed_and_the_follower_is_gone_within_15_seconds(hosts: Ho
     killed = time.monotonic()
     wait_until(lambda: not hosts.workers(FOLLOWER), 60, "the end of the follower's processes", 0.2)
     assert time.monotonic() - killed < GONE_SECONDS
-    assert "has ended, and so does this node" in hosts.on(FOLLOWER, "logs", hosts.engine)
+    assert "has ended, and so does this node" in hosts.log(FOLLOWER)
 
 
 def test_down_leaves_nothing_but_the_volumes(hosts: Hosts) -> None:
