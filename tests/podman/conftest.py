@@ -43,11 +43,14 @@ def _hers(file: tarfile.TarInfo) -> tarfile.TarInfo:
 
 @dataclass(frozen=True)
 class Host:
-    """Alice's place on the host."""
+    """Alice's place on the host, which is a container of the Docker Engine at `engine`."""
+
+    engine: str
 
     def words(self, *words: str) -> list[str]:
-        """A command that runs hers."""
-        return [str(LAB), "exec", "--", *words]
+        """A command that runs hers, whatever DOCKER_HOST is by then: a test may have it name her own socket."""
+        told = [f"DOCKER_HOST={self.engine}"] if self.engine else ["--unset=DOCKER_HOST"]
+        return ["env", *told, str(LAB), "exec", "--", *words]
 
     def run(self, *words: str, given: str | None = None, check: bool = True) -> str:
         """Run one of her commands and return what it printed; raises AssertionError with its messages."""
@@ -103,4 +106,4 @@ def host() -> Host:
     assert made.returncode == 0, made.stderr
     loaded = subprocess.run([LAB, "load", *names], capture_output=True, text=True)
     assert loaded.returncode == 0, loaded.stderr
-    return Host()
+    return Host(os.environ.get("DOCKER_HOST", ""))
