@@ -87,6 +87,11 @@ class Host:
         said = self.run("curl", "--silent", f"{ADDRESS}/ready", check=False)
         return str(json.loads(said)["state"]) if said else ""
 
+    def kill(self, container: str) -> None:
+        """Let its first process die, as a lack of memory would: `podman kill` counts as her wish that it stay away."""
+        pid = self.run("podman", "inspect", "--format", "{{.State.Pid}}", container).strip()
+        self.run("podman", "unshare", "kill", "-KILL", pid)
+
     def wait_until_ready(self) -> None:
         """Wait until a chat request would be answered."""
         wait_until(lambda: self.state() == "ready", READY_SECONDS, "the service being ready", 1.0)

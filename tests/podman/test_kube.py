@@ -63,7 +63,7 @@ def test_the_token_for_the_hub_is_not_the_services_business_and_pods_share_no_fo
 
 def test_an_engine_that_is_killed_comes_back(played: Host) -> None:
     before = inspected(played, ENGINE)["State"]
-    played.run("podman", "kill", "--signal", "KILL", ENGINE)
+    played.kill(ENGINE)
     wait_until(lambda: played.state() != "ready", 60, "the loss of the engine being noticed")
     played.wait_until_ready()
     assert inspected(played, ENGINE)["State"] != before

@@ -53,7 +53,7 @@ def test_no_container_has_rights_or_a_writable_image(installed: Host) -> None:
 
 
 def test_systemd_starts_a_killed_engine_again(installed: Host) -> None:
-    installed.run("podman", "kill", "--signal", "KILL", "berth-engine")
+    installed.kill("berth-engine")
     wait_until(lambda: installed.state() != "ready", 60, "the loss of the engine being noticed")
     installed.wait_until_ready()
     assert installed.answer() == known_answer()
