@@ -20,8 +20,9 @@ KEYS = "/run/llm_api_keys"
 FILES = {"LLM_API_KEYS_FILE": KEYS, "LLM_TLS_CERT_FILE": "/run/llm_tls_cert", "LLM_TLS_KEY_FILE": "/run/llm_tls_key"}
 # The one that the engine reads: the keys of an object store.
 STORE, STORE_KEYS = "AWS_SHARED_CREDENTIALS_FILE", "/run/aws_credentials"
-# Not those that give the engine another program, or add services: test_quantize.py, test_router.py, test_multinode.py.
-_OTHERS = ("base", "settings", "quantize", "compress", "router", "multinode", "multinode-ray")
+# Not those that give the engine another program, add services, or are for Podman: test_quantize.py, test_router.py,
+# test_multinode.py, tests/podman.
+_OTHERS = ("base", "settings", "quantize", "compress", "router", "multinode", "multinode-ray", "podman")
 OVERLAYS = sorted(
     path.name for path in COMPOSE.glob("*.yaml") if path.stem not in _OTHERS and "monitoring" not in path.stem
 )
