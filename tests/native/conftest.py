@@ -89,7 +89,8 @@ class Kit:
                     words = (entry / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
                 except OSError:
                     continue
-                if str(self.root) in words or f"{self.root}" in _directory(entry):
+                # One that has ended keeps its directory a moment longer than its words.
+                if words and (str(self.root) in words or str(self.root) in _directory(entry)):
                     found[int(entry.name)] = words
         return found
 
