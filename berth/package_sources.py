@@ -13,6 +13,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 SYSTEM = Path("/etc/pip.conf")
+# uv has no variable for pip's no-index; an index that is not there holds no package, and asks no network.
+NO_INDEX = "file:///nonexistent"
 
 
 def _files(environ: Mapping[str, str]) -> Iterator[Path]:
@@ -51,13 +53,20 @@ def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
     return merged
 
 
+def _index_off(pip: Mapping[str, str]) -> bool:
+    return pip.get("no-index", "").lower() in {"1", "true", "yes", "on"}
+
+
 def for_uv(environ: Mapping[str, str]) -> dict[str, str]:
     """The UV_* names that say the same as pip's configuration. Names that are already set are left out."""
     pip = pip_settings(environ)
     found: dict[str, str] = {}
-    if index := pip.get("index-url"):
+    if _index_off(pip):
+        found["UV_DEFAULT_INDEX"] = NO_INDEX
+    elif index := pip.get("index-url"):
         found["UV_DEFAULT_INDEX"] = index
-    if extra := pip.get("extra-index-url", "").split():
+    extra = pip.get("extra-index-url", "").split()
+    if extra and not _index_off(pip):
         found["UV_INDEX"] = " ".join(extra)
         # pip takes the best version of all indexes; uv by default only looks at the first that knows the name.
         found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
@@ -65,8 +74,6 @@ def for_uv(environ: Mapping[str, str]) -> dict[str, str]:
         found["UV_FIND_LINKS"] = ",".join(links)
     if hosts := pip.get("trusted-host", "").split():
         found["UV_INSECURE_HOST"] = " ".join(hosts)
-    if pip.get("no-index", "").lower() in {"1", "true", "yes", "on"}:
-        found["UV_NO_INDEX"] = "1"
     if cert := pip.get("cert"):
         found["SSL_CERT_FILE"] = cert
     if seconds := pip.get("timeout", pip.get("default-timeout")):
@@ -82,12 +89,12 @@ def _local_directory(place: str) -> Path | None:
 def for_build(environ: Mapping[str, str]) -> dict[str, str]:
     """The BERTH_* names of an image build that follow from pip's configuration; names already set are left out.
 
-    Only what a build can reach: an index by HTTP, one directory of wheels, a bundle of CA certificates.
+    Only what a build can reach: an index by HTTP or none at all, one directory of wheels, a bundle of CA certificates.
     """
     pip = pip_settings(environ)
     found: dict[str, str] = {}
-    index = environ.get("UV_DEFAULT_INDEX") or pip.get("index-url", "")
-    if index.startswith(("http://", "https://")):
+    index = environ.get("UV_DEFAULT_INDEX") or (NO_INDEX if _index_off(pip) else pip.get("index-url", ""))
+    if index.startswith(("http://", "https://")) or index == NO_INDEX:
         found["BERTH_PACKAGE_INDEX"] = index
     wheels = [path for place in pip.get("find-links", "").split() if (path := _local_directory(place))]
     if wheels:

@@ -71,7 +71,7 @@ prune_listed() {
 # install_service INSTALLER...: what the service on :9000 imports, since under Slurm it runs from this environment, too.
 # What vLLM brought stays (it limits FastAPI's version); it does not bring orjson.
 install_service() {
-    "$@" --requirement "$requirements.in" "$(grep '^orjson==' "$requirements.txt")"
+    "$@" --requirement "$requirements.in" "$(grep -o '^orjson==[^ ]*' "$requirements.txt")"
 }
 
 # install_streamer INSTALLER...: what vLLM reads weights from an object store with, and boto3, with which the launcher

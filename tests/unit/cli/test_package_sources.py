@@ -1,11 +1,16 @@
 """What pip has been told is told to uv and to image builds."""
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from berth import package_sources
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -71,3 +76,21 @@ def test_a_build_gets_what_it_can_reach(tmp_path: Path, site: dict[str, str]) ->
     }
     configure(tmp_path, "[global]\nindex-url = file:///srv/simple\nfind-links = https://wheels.example\n")
     assert package_sources.for_build(site) == {}
+
+
+def test_a_site_without_an_index_has_its_wheels_alone(tmp_path: Path, site: dict[str, str]) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    index = "index-url = https://m/simple\nextra-index-url = https://n/simple\n"
+    configure(tmp_path, f"[global]\nno-index = true\n{index}find-links = {wheels}\n")
+    told = package_sources.for_uv(site)
+    assert told == {"UV_DEFAULT_INDEX": package_sources.NO_INDEX, "UV_FIND_LINKS": str(wheels)}
+    build = package_sources.for_build({**site, **told})
+    assert build == {"BERTH_PACKAGE_INDEX": package_sources.NO_INDEX, "BERTH_WHEELS": str(wheels)}
+    # uv itself is asked, since it says nothing about a variable that it does not know.
+    uv = shutil.which("uv") or ROOT / ".berth/uv/bin/uv"
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("UV_")} | told
+    command = [uv, "pip", "install", "--dry-run", "--no-cache", "--target", tmp_path / "target", "six"]
+    done = subprocess.run([*command, "--python", sys.executable], env=environ, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "six was not found" in done.stderr
