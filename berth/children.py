@@ -9,10 +9,10 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from berth import trust
 from berth.host import processes
@@ -37,6 +37,23 @@ def die_with_parent(parent: int) -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:  # it died in between
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def begin(
+    argv: Sequence[str], cwd: str | Path | None, environ: Mapping[str, str] | None, log: BinaryIO
+) -> asyncio.subprocess.Process:
+    """Start a child that leads a process group of its own and does not outlive this process. Raises OSError."""
+    parent = os.getpid()
+    return await asyncio.create_subprocess_exec(
+        *argv,
+        cwd=cwd,
+        env=environ,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        preexec_fn=lambda: die_with_parent(parent),
+    )
 
 
 @dataclass
@@ -71,22 +88,12 @@ class Child:
 
     async def run(self) -> int:
         """Start, wait for the end, leave nothing of its process group behind. Returns the exit code."""
-        parent = os.getpid()
         environ = {**os.environ, **{name: value for name, value in self.environ.items() if value is not None}}
         for name in [name for name, value in self.environ.items() if value is None]:
             environ.pop(name, None)
         with (self.directory / f"{self.name}.log").open("ab") as log:
             try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *self.argv,
-                    cwd=self.cwd,
-                    env=environ,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    preexec_fn=lambda: die_with_parent(parent),
-                )
+                self._process = await begin(self.argv, self.cwd, environ, log)
             except OSError as error:
                 self._become("ended", pid=None, ready=False, last_exit=f"{error.strerror}: {self.argv[0]}")
                 return 3

@@ -1,19 +1,19 @@
 """Slurm: a deployment is one job or a chain of them; everything is done through the cluster's login node."""
 
-import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Iterator
 
 from berth import paths
 from berth.deployment import Deployment
-from berth.errors import BerthError, Exit, Problem, failed
+from berth.errors import Exit, Problem, failed
 from berth.progress import Progress
 from berth.runtimes import NOTHING, Endpoint, Part, Ready, Request, Status
 from berth.slurm import checks, connect, connections, listing, logs, refusals, rendering, site, stopping, submit
 from berth.slurm.cluster import Cluster
 from berth.slurm.durations import words
 from berth.slurm.listing import Row
+from berth.slurm.sending import send
 from berth.slurm.store import Deployed, Store
 from berth.slurm.submit import Plan
 from berth.slurm.waiting import Wait
@@ -86,7 +86,7 @@ class Runtime:
         store.cluster.remove(f"{plan.directory}/hf_token")
         store.cluster.write_all(plan.directory, submit.files(deployment, store.site))
         store.key(plan.name, deployment.value("VLLM_API_KEY"))
-        ids, argvs = self._submit(plan)
+        ids, argvs = send(plan, store)
         self._deployed = Deployed(
             plan.name,
             deployment.device,
@@ -104,24 +104,6 @@ class Runtime:
         store.save(self._deployed)
         more = f" and {len(ids) - 1} successors" if len(ids) > 1 else ""
         progress.say(f"submitted as {plan.name}: job {ids[0]}{more}")
-
-    def _submit(self, plan: Plan) -> tuple[list[str], list[list[str]]]:
-        ids: list[str] = []
-        argvs = []
-        cluster = self.store.cluster
-        try:
-            for place in range(len(plan.links) or 1):
-                argv = plan.argv(place, ids)
-                done = cluster.run(argv, check=False)
-                if done.code:
-                    raise BerthError(refusals.refused(done.stderr, plan, cluster, self.store.site))
-                ids.append(done.stdout.strip().splitlines()[-1].partition(";")[0])
-                argvs.append(argv)
-        except BaseException:
-            if ids:
-                cluster.run(["scancel", "--quiet", *ids], check=False)
-            raise
-        return ids, argvs
 
     def wait(self, deployment: Deployment, progress: Progress, timeout_s: float, attached: bool) -> Ready:
         """Wait for the first run that is ready, and open the local door to it. Ctrl-C leaves the jobs as they are."""
@@ -249,5 +231,4 @@ class Runtime:
         return submit.name_of(deployment, self.request)
 
     def _known(self, name: str) -> Deployed:
-        found = self.store.load(name)
-        return found or dataclasses.replace(Deployed(name, "", ""), name=name)
+        return self.store.load(name) or Deployed(name, "", "")

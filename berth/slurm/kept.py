@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from berth.children import die_with_parent, sweep
+from berth.children import begin, sweep
 from berth.host import processes
 
 FIRST_DELAY_S = 0.5
@@ -53,19 +53,9 @@ class Kept:
 
     async def _run(self) -> None:
         """Start it and wait for its end; nothing of its process group is left behind."""
-        parent = os.getpid()
         with self.log.open("ab") as log:
             try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *self._argv(),
-                    env=self._environ,
-                    cwd=self._cwd,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    preexec_fn=lambda: die_with_parent(parent),
-                )
+                self._process = await begin(self._argv(), self._cwd, self._environ, log)
             except OSError as error:
                 log.write(f"{error.filename}: {error.strerror}\n".encode())
                 return
