@@ -3,15 +3,13 @@
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from berth.host.ports import is_free
-from tests.slurm.tunnels import KEY, START_S, Connected, Deployment, Laptop, every_command_line, pause
+from tests.slurm.tunnels import KEY, START_S, Connected, Deployment, Laptop, client, every_command_line, failures
 from tests.support.slurm import Checkout, Lab, User
 from tests.support.waiting import free_port, wait_until
 
@@ -48,30 +46,6 @@ def alone(laptop: Laptop) -> Iterator[Laptop]:
     made = laptop.another()
     yield made
     made.remove()
-
-
-@contextmanager
-def client(connected: Connected) -> Iterator[list[tuple[int, str]]]:
-    """A client that asks all the time, with a pause of 100 ms; the answers so far."""
-    answers: list[tuple[int, str]] = []
-    over = threading.Event()
-
-    def run() -> None:
-        while not over.is_set():
-            answers.append(connected.ask())
-            pause()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield answers
-    finally:
-        over.set()
-        thread.join()
-
-
-def failures(answers: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    return [answer for answer in answers if answer[0] != 200]
 
 
 def test_a_tunnel_through_the_login_node_leads_to_the_job(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -240,3 +241,28 @@ def pause() -> None:
 
 
 __all__ = ["KEY", "ROOT", "Connected", "Deployment", "Laptop", "every_command_line", "pause"]
+
+
+@contextmanager
+def client(connected: Connected) -> Iterator[list[tuple[int, str]]]:
+    """A client that asks all the time, with a pause of 100 ms; the answers so far."""
+    answers: list[tuple[int, str]] = []
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.is_set():
+            answers.append(connected.ask())
+            pause()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield answers
+    finally:
+        over.set()
+        thread.join()
+
+
+def failures(answers: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Those that were no answer of a model."""
+    return [answer for answer in answers if answer[0] != 200]

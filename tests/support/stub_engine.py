@@ -12,61 +12,10 @@ import socket
 import struct
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import Any, Self
 
+from tests.support.stub_knobs import TEXT_PATHS, Knobs, Record
 from tests.support.stub_messages import chunk, completion, event, metrics, whole
-
-TEXT = ["Deep learning", " isn't magic:", " it fits", " many layers", " to data.\n"]
-_TEXT_PATHS = ("/v1/chat/completions", "/v1/completions")
-
-
-@dataclass
-class Knobs:
-    """How the engine behaves; tests set these while it runs."""
-
-    models: list[str] = field(default_factory=lambda: ["stub-model"])
-    window: int = 4096
-    pieces: list[str] = field(default_factory=lambda: list(TEXT))
-    silent: bool = False  # accept connections, answer nothing
-    healthy: bool = True
-    status: int = 200
-    error_body: bytes = b'{"error":{"message":"max_tokens is too large","type":"BadRequestError","code":400}}'
-    retry_after: str | None = None
-    whole_body: bytes | None = None
-    cut: int | None = None  # close after so many bytes of a whole body
-    garbage: bool = False  # answer what is not HTTP
-    piece_seconds: float = 0.0
-    hold: str | None = None  # "before headers", "after headers", "after first piece": wait until the client leaves
-    die: str | None = None  # "before headers", "in stream", "in event", "reset in stream", "clean end in stream"
-    die_after: threading.Event | None = None  # do not die in a stream before a test says so
-    split_bytes: bool = False  # send the stream byte by byte
-    others: dict[str, bytes] = field(default_factory=dict)  # whole answers, or streams of events, by path
-    api_key: str | None = None
-    cookie: str | None = None
-
-
-@dataclass
-class Record:
-    """One request that arrived."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-    pieces_sent: int = 0
-    client_left: bool = False
-    answered: bool = False
-
-    @property
-    def json(self) -> Any:
-        """The body, parsed."""
-        return json.loads(self.body)
-
-    @property
-    def chat(self) -> bool:
-        """Whether it is a chat request."""
-        return self.path == _TEXT_PATHS[0]
 
 
 class StubEngine:
@@ -151,7 +100,7 @@ class StubEngine:
     @property
     def chats(self) -> list[Record]:
         """The requests for text that arrived."""
-        return [record for record in self.records if record.path in _TEXT_PATHS]
+        return [record for record in self.records if record.path in TEXT_PATHS]
 
     def counts(self) -> dict[str, int]:
         """vLLM's counters, as of now: a stub's prompt has 3 tokens, and a piece is one token."""
@@ -221,7 +170,7 @@ class StubEngine:
                 return False
             events = other.startswith((b"event:", b"data:"))
             return whole(writer, knobs.status, other, kind="text/event-stream" if events else "application/json")
-        if record.path not in _TEXT_PATHS:
+        if record.path not in TEXT_PATHS:
             return whole(writer, 404, b'{"detail":"Not Found"}')
         return await self._chat(record, writer)
 

@@ -6,7 +6,6 @@ By hand: `python -m tests.support.stub_hub org/name=FOLDER`.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import socket
@@ -14,13 +13,13 @@ import struct
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-LARGE = (".safetensors", ".bin", ".gguf", ".pt")  # kept as LFS files: named by SHA-256, served from elsewhere
+from tests.support.stub_models import HubFile, Model
 
 
 @dataclass
@@ -46,39 +45,6 @@ class Asked:
     range: str
     authorization: str
     sent: int = 0
-
-
-@dataclass(frozen=True)
-class _File:
-    place: Path
-    size: int
-    sha1: str
-    sha256: str | None
-
-
-@dataclass
-class Model:
-    """A folder as a repository. Its commit follows from what is in it."""
-
-    folder: Path
-    files: dict[str, _File] = field(default_factory=dict)
-    commit: str = ""
-
-    def __post_init__(self) -> None:
-        for place in sorted(self.folder.rglob("*")):
-            if place.is_file():
-                self.files[str(place.relative_to(self.folder))] = _file(place)
-        self.commit = hashlib.sha1(repr(sorted((n, f.sha1) for n, f in self.files.items())).encode()).hexdigest()
-
-
-def _file(place: Path) -> _File:
-    size = place.stat().st_size
-    git, sha256 = hashlib.sha1(b"blob %d\0" % size), hashlib.sha256()
-    with place.open("rb") as file:
-        while block := file.read(1 << 22):
-            git.update(block)
-            sha256.update(block)
-    return _File(place, size, git.hexdigest(), sha256.hexdigest() if place.name.endswith(LARGE) else None)
 
 
 class StubHub:
@@ -214,7 +180,7 @@ def _handler(hub: StubHub) -> type[BaseHTTPRequestHandler]:
             }
             self._answer(302, {}, headers)
 
-        def _contents(self, file: _File, asked: Asked, extra: Mapping[str, str] = {}) -> None:
+        def _contents(self, file: HubFile, asked: Asked, extra: Mapping[str, str] = {}) -> None:
             first = 0
             if asked.range:
                 first = int(asked.range.removeprefix("bytes=").partition("-")[0])
@@ -232,7 +198,7 @@ def _handler(hub: StubHub) -> type[BaseHTTPRequestHandler]:
             if self.command == "GET":
                 self._send(file, first, asked)
 
-        def _send(self, file: _File, first: int, asked: Asked) -> None:
+        def _send(self, file: HubFile, first: int, asked: Asked) -> None:
             knobs = hub.knobs
             last = file.size if knobs.cut_after is None else min(file.size, first + knobs.cut_after)
             if knobs.hold is not None:

@@ -24,7 +24,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.support.stub_engine import TEXT, StubEngine
+from tests.support.stub_engine import StubEngine
+from tests.support.stub_knobs import TEXT
 
 HELLO = b"r"
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from playwright.sync_api import expect
 
-from tests.support.stub_engine import TEXT, StubEngine
+from tests.support.stub_engine import StubEngine
+from tests.support.stub_knobs import TEXT
 from tests.support.waiting import wait_until
 from tests.unit.service.door import Door
 from tests.web.chatting import Chat

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import expect
 
-from tests.support.stub_engine import TEXT
+from tests.support.stub_knobs import TEXT
 from tests.unit.service.door import Door
 from tests.web.chatting import Chat
 

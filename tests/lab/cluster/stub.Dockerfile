@@ -10,7 +10,7 @@ COPY engine /opt/berth/engine
 COPY --from=catalogs . /opt/berth/engine/catalogs
 COPY microservice/llm_service /opt/berth/llm_service
 COPY models/demo /opt/berth/models/demo
-COPY --from=tests support/stub_engine.py support/stub_messages.py support/stub_vllm.py /opt/stub/tests/support/
+COPY --from=tests support/stub_engine.py support/stub_knobs.py support/stub_messages.py support/stub_vllm.py /opt/stub/tests/support/
 COPY --from=tests support/offline /opt/stub/offline
 RUN printf '#!/bin/sh\nexec /opt/venv/bin/python -P -m tests.support.stub_vllm "$@"\n' >/opt/venv/bin/vllm; \
     chmod 0755 /opt/venv/bin/vllm; \

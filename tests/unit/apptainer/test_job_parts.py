@@ -1,20 +1,13 @@
-"""The small parts of the job script, each by itself: ports, JSON, reasons, addresses, ranks, models."""
+"""Small parts of the job script, each by itself: ports, JSON, reasons, addresses, ranks."""
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from berth import deployment
-from tests.support.job_script import APPTAINER, bash
-
-relaxed = settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+from tests.support.job_script import bash
 
 
 def proc(tmp_path: Path, *ports: int) -> dict[str, str]:
@@ -47,6 +40,11 @@ def test_a_block_with_any_port_taken_is_passed_over(tmp_path: Path) -> None:
 
 def test_no_block_at_all_is_an_error(tmp_path: Path) -> None:
     assert block(tmp_path, 7, *range(20000, 32000, 8)) == -1
+
+
+relaxed = settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @given(texts=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=20))
@@ -163,140 +161,3 @@ def test_ranks_are_spread_over_the_nodes(given: dict[str, str], nodes: int, rank
     done = bash(f"{said}ranks_per_node {nodes}", parts=["lib/messages", "lib/parallel"])
     assert ranks in (done.stdout + done.stderr)
     assert done.returncode == (64 if "nodes" in ranks else 0)
-
-
-SETTINGS = """
-job_dir=$1 deployment=$2 checkout=/elsewhere env_files=("${@:3}")
-read_settings
-for name in "${!settings[@]}"; do printf '%s=%s\\n' "$name" "${settings[$name]}"; done
-"""
-
-
-def read_settings(tmp_path: Path, *files: Path, **environ: str) -> dict[str, str]:
-    parts = ["lib/messages", "lib/envfile", "lib/settings"]
-    done = bash(SETTINGS, APPTAINER, tmp_path, *files, parts=parts, environ=environ)
-    assert done.returncode == 0, done.stderr
-    return dict(line.split("=", 1) for line in done.stdout.splitlines())
-
-
-def test_later_files_win_and_the_shell_wins_for_names_that_they_set(tmp_path: Path) -> None:
-    one, two = tmp_path / "one.env", tmp_path / "two.env"
-    one.write_text("LLM_DEVICE=cpu\nLLM_VLLM_MODEL_NAME=demo\nA=1\nB=1\nC=1\n")
-    # Names that the script itself uses are no different from others.
-    two.write_text("B=2\nC=2\njob_dir=x\nname=y\nfile=z\n_env_into=v\n")
-    found = read_settings(tmp_path, one, two, C="3", D="3")
-    usual = {"LLM_DEVICE": "cpu", "LLM_VLLM_MODEL_NAME": "demo"}
-    assert found == {**usual, "A": "1", "B": "2", "C": "3", "job_dir": "x", "name": "y", "file": "z", "_env_into": "v"}
-
-
-def test_what_berth_merged_is_literal_and_the_shell_has_had_its_say(tmp_path: Path) -> None:
-    merged = tmp_path / "job.env"
-    merged.write_text("LLM_DEVICE=cpu\nLLM_VLLM_MODEL_NAME=demo\nA='$x' # y\nB=1\n")
-    found = read_settings(tmp_path, merged, B="3")
-    assert found == {"LLM_DEVICE": "cpu", "LLM_VLLM_MODEL_NAME": "demo", "A": "'$x' # y", "B": "1"}
-
-
-@given(models=st.lists(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=70), max_size=30))
-@relaxed
-def test_a_deployment_is_named_as_berth_up_names_it(models: list[str]) -> None:
-    models = ["meta-llama/Llama-3.1-8B", "/models/My Model/", "a--b", "..", *models]
-    parts = ["lib/messages", "lib/envfile", "lib/settings"]
-    done = bash('for model; do deployment_name "$model"; done', *models, parts=parts)
-    assert done.stdout.splitlines() == [deployment.slug(model) for model in models]
-
-
-def make_model(store: Path, *files: str, index: tuple[str, ...] = ()) -> Path:
-    folder = store / "hub/models--org--small/snapshots/abc"
-    folder.mkdir(parents=True)
-    (store / "hub/models--org--small/refs").mkdir()
-    (store / "hub/models--org--small/refs/main").write_text("abc")
-    for file in files:
-        (folder / file).write_text("x")
-    if index:
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(index, index[0])}))
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {str(n): n for n in index}}))
-    return folder
-
-
-def complete(store: Path, model: str = "org/small") -> bool:
-    script = f"declare -A settings=([LLM_VLLM_MODEL_NAME]='{model}'); models_dir={store}; model_is_complete"
-    return bash(script, parts=["lib/models"]).returncode == 0
-
-
-def test_a_model_that_is_all_there_needs_no_hub(tmp_path: Path) -> None:
-    assert complete(tmp_path, "demo")
-    assert complete(tmp_path, str(tmp_path))
-    assert not complete(tmp_path)
-    make_model(tmp_path, "config.json", "model.safetensors")
-    assert complete(tmp_path)
-    assert not complete(tmp_path, "org/other")
-
-
-@pytest.mark.parametrize("lack", ["config", "weights", "shard", "incomplete", "dangling"])
-def test_a_model_that_lacks_a_file_needs_the_hub(tmp_path: Path, lack: str) -> None:
-    files = ["config.json", "a-1.safetensors", "a-2.safetensors"]
-    shards = ("a-1.safetensors", "a-2.safetensors")
-    if lack == "config":
-        files.pop(0)
-    if lack == "weights":
-        files[1:], shards = [], ()
-    if lack == "shard":
-        files.pop()
-    folder = make_model(tmp_path, *files, index=shards)
-    if lack == "incomplete":
-        (tmp_path / "hub/models--org--small/blobs").mkdir()
-        (tmp_path / "hub/models--org--small/blobs/1.incomplete").touch()
-    if lack == "dangling":
-        (folder / "tokenizer.json").symlink_to("../../blobs/none")
-    assert not complete(tmp_path)
-
-
-def test_a_snapshot_of_the_hub_is_shown_with_the_files_that_it_links_to(tmp_path: Path) -> None:
-    folder = make_model(tmp_path, "config.json")
-    script = f"declare -A settings=([LLM_VLLM_MODEL_NAME]='{folder}' [VLLM_TOKENIZER]=/no/such); model_paths"
-    assert bash(script, parts=["lib/models"]).stdout == f"{tmp_path}/hub/models--org--small\n"
-
-
-def test_a_squashfs_image_of_a_model_is_mounted_under_its_own_name(tmp_path: Path) -> None:
-    image, tar = tmp_path / "model.squashfs", tmp_path / "model.tar"
-    image.touch()
-    tar.touch()
-    script = (
-        f"declare -A settings=([LLM_VLLM_MODEL_NAME]='{image}' [VLLM_TOKENIZER]='{tar}') site=();"
-        f"models_dir={tmp_path} cache_dir={tmp_path} run_dir={tmp_path}; container_shared_binds"
-    )
-    lines = bash(script, parts=["lib/messages", "lib/models", "lib/container"]).stdout.splitlines()
-    assert f"{image}:{image}:image-src=/" in lines
-    assert f"{tar}:{tar}:ro" in lines
-
-
-def test_a_name_that_no_site_file_has_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "site.env").write_text("SITE_SCRATCH=/x\nSITE_PARTITON=gpu\n")
-    done = bash('read_site "$1"', tmp_path / "site.env", parts=["lib/messages", "lib/envfile", "lib/site"])
-    assert done.returncode == 64
-    assert "SITE_PARTITON: no such name in a site file" in done.stderr
-
-
-def test_the_job_script_says_how_it_is_called(tmp_path: Path) -> None:
-    script = APPTAINER / "serve.sbatch"
-    for words in ((), ("--no-such-option", "x.env")):
-        done = subprocess.run(["bash", script, *words], capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 64
-        assert "sbatch [sbatch options] apptainer/serve.sbatch [options] ENVFILE" in done.stdout
-        assert "set -uo pipefail" not in done.stdout
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    done = subprocess.run(["bash", script, "x.env"], capture_output=True, text=True, cwd=tmp_path, env=outside)
-    assert done.returncode == 64
-    assert "this is a job script" in done.stderr
-
-
-def test_only_what_is_right_everywhere_stands_in_the_header() -> None:
-    lines = (APPTAINER / "serve.sbatch").read_text(encoding="utf-8").splitlines()
-    options = {line.split("=")[0].removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH ")}
-    assert options == {"job-name", "ntasks-per-node", "signal", "requeue", "open-mode", "output"}
-
-
-def test_the_site_files_that_come_along_are_read() -> None:
-    for file in (APPTAINER / "site.env.example", *APPTAINER.glob("sites/*.env")):
-        done = bash('read_site "$1"', file, parts=["lib/messages", "lib/envfile", "lib/site"])
-        assert done.returncode == 0, done.stderr

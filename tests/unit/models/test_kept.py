@@ -17,7 +17,8 @@ from berth.models.hubcache import Repository
 from berth.models.transfer import Transfer
 from berth.progress import Progress
 from engine import packed
-from tests.support.stub_hub import Model, StubHub
+from tests.support.stub_hub import StubHub
+from tests.support.stub_models import Model
 from tests.unit.models.conftest import MODEL, Fetch
 
 SHARD = "model-00002-of-00002.safetensors"

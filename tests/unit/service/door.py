@@ -107,3 +107,12 @@ class Door:
 def both_ready(door: Door) -> None:
     """Wait until a door in front of two engines has seen both ready."""
     wait_until(lambda: door.client.get("/ready").json()["detail"].startswith("2 of 2"), 10, "both are ready")
+
+
+def envelope(reply: Any) -> dict[str, Any]:
+    """The error in OpenAI's envelope, checked for its shape."""
+    assert reply.headers["content-type"] == "application/json"
+    error: dict[str, Any] = reply.json()["error"]
+    assert error["code"] == reply.status_code
+    assert set(error) >= {"message", "type", "param", "code"}
+    return error

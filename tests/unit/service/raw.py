@@ -1,14 +1,20 @@
 """A client that sends any bytes it likes, in its own time, and reads what comes back."""
 
+import json
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from http.client import HTTPResponse
 from typing import Any, Self
 
 import orjson
 
-from tests.unit.service.door import Door
+from tests.unit.service.door import OPENAI_BODY, Door
+
+BODY = json.dumps(OPENAI_BODY).encode()
+STREAM = json.dumps({**OPENAI_BODY, "stream": True}).encode()
+GET = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
 
 
 class Raw:
@@ -129,3 +135,15 @@ def post(body: bytes, *headers: bytes, path: bytes = b"/v1/chat/completions") ->
 def chunked(*chunks: bytes) -> bytes:
     """A body in chunks, without its end."""
     return b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+
+
+def alive(door: Door) -> bool:
+    """Whether the door still answers a chat."""
+    with Raw(door, post(BODY)) as client:
+        return client.reply().status == 200
+
+
+def endless(piece: bytes) -> Iterator[bytes]:
+    """The same bytes, for ever."""
+    while True:
+        yield piece

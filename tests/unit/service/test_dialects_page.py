@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from llm_service.config.loading import load
-from tests.support.stub_engine import TEXT, Record, StubEngine
+from tests.support.stub_engine import StubEngine
+from tests.support.stub_knobs import TEXT, Record
 from tests.support.stub_messages import chunk, whole
 from tests.unit.service.door import Door, Running
 from tests.unit.service.streams import events

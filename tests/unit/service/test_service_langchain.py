@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.stub_engine import TEXT, StubEngine
+from tests.support.stub_engine import StubEngine
+from tests.support.stub_knobs import TEXT
 from tests.support.waiting import wait_until
 from tests.unit.service.door import OPEA_BODY, OPENAI_BODY, Door
 

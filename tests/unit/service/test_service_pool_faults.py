@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from llm_service.engines import engine as engines
-from tests.support.stub_engine import Record, StubEngine
+from tests.support.stub_engine import StubEngine
+from tests.support.stub_knobs import Record
 from tests.support.waiting import wait_until
 from tests.unit.service.client import STREAM, failed
 from tests.unit.service.door import CHAT, OPENAI_BODY, Door, both_ready

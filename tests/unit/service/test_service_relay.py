@@ -10,7 +10,7 @@ import pytest
 
 from llm_service.engines.address import goes_direct
 from llm_service.engines.upstream import watchful_socket
-from tests.support.stub_engine import TEXT
+from tests.support.stub_knobs import TEXT
 from tests.support.waiting import wait_until
 from tests.unit.service.door import CHAT, OPEA_BODY, OPENAI_BODY, Door
 from tests.unit.service.streams import streamed_text

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.stub_engine import TEXT
+from tests.support.stub_knobs import TEXT
 from tests.unit.service.door import OPEA_BODY, OPENAI_BODY, Door
 from tests.unit.service.streams import events, streamed_text
 
