@@ -24,8 +24,11 @@ from tests.support.waiting import wait_until
 from tests.unit.service.door import CHAT, OPEA_BODY, OPENAI_BODY, Door, Running
 from tests.unit.service.raw import Answer, Raw, post
 
+EXAMPLES = os.environ.get("BERTH_FUZZ_EXAMPLES")
+# Whoever asks for more has the time: an hour is more than a test may take otherwise.
+pytestmark = [pytest.mark.timeout(0)] if EXAMPLES else []
 many = settings(
-    max_examples=int(os.environ.get("BERTH_FUZZ_EXAMPLES", "100")),
+    max_examples=int(EXAMPLES or 100),
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
