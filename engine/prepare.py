@@ -39,7 +39,7 @@ FILES = {
     names.STORE_KEYS: _FOR_GROUP_0,
 }
 # How its other settings say yes.
-_YES = ("1", "on", "t", "true", "y", "yes")
+YES = ("1", "on", "t", "true", "y", "yes")
 
 # A file travels for these two; the others of names.SECRETS would stand open in `docker inspect`.
 _BY_FILE = (names.HF_TOKEN, names.API_KEY)
@@ -128,7 +128,7 @@ def unlocked(environ: Mapping[str, str]) -> list[Problem]:
     The service refuses the same, but here it keeps the engine from starting.
     """
     address, keys = environ.get("BIND_ADDR", ""), environ.get(CLIENT_KEYS, "")
-    if keys or not address or _only_here(address) or environ.get("LLM_ALLOW_NO_KEY", "").lower() in _YES:
+    if keys or not address or _only_here(address) or environ.get("LLM_ALLOW_NO_KEY", "").lower() in YES:
         return []
     hint = (
         f"let {CLIENT_KEYS} name a file of keys (scripts/berth key add NAME --file FILE makes one), "

@@ -76,7 +76,7 @@ def read(path: Path) -> Record:
         **dict.fromkeys(("deployment", "versions", "machine", "load", "figures"), dict),
     }
     sound = isinstance(said, dict) and all(isinstance(said.get(name), kind) for name, kind in fields.items())
-    if not sound or said["schema"] != SCHEMA or said["kind"] not in (SERVE, STARTUP):
+    if not sound or said.get("schema") != SCHEMA or said["kind"] not in (SERVE, STARTUP):
         raise failed(f"{path} is no result of `berth bench`", f"results are in {shown(PLACE)}", Exit.BAD_SETTING)
     return Record(**{name: said[name] for name in fields})
 

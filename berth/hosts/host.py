@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _SERVICE = "com.docker.compose.service"
 _FILES = "com.docker.compose.project.config_files"
 CONNECT_S = 15
-_SSH = ("ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S}")
+# A machine that dies under a connection is given up, too: three words without an answer.
+_TOLD = ("BatchMode=yes", f"ConnectTimeout={CONNECT_S}", f"ServerAliveInterval={CONNECT_S // 3}")
+_SSH = ("ssh", *(f"-o{word}" for word in _TOLD))
 # What ssh and Docker take for a destination, and nothing that either would take for an option.
 _NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9][A-Za-z0-9_.-]*(?::\d{1,5})?")
 
@@ -86,9 +88,9 @@ class Host:
         from docker.errors import DockerException
         from requests.exceptions import RequestException
 
-        label = f"com.docker.compose.project={project}"
+        labels = [f"com.docker.compose.project={project}", "com.docker.compose.oneoff=False"]
         try:
-            found = self.client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
+            found = self.client.containers.list(all=True, filters={"label": labels}, ignore_removed=True)
         except (DockerException, RequestException, OSError) as error:
             lost = Problem(f"{self.name}: its Docker Engine broke off ({error})", "try it again")
             raise BerthError(self.problem() or lost) from error

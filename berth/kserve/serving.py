@@ -18,6 +18,7 @@ from berth.kubernetes.overlay import Wanted
 from berth.paths import RUN
 from berth.runtimes import ENGINE, NOTHING, SERVICE
 from engine import names
+from engine.prepare import YES
 
 FORMAT = {"name": "berth", "version": "1"}
 NAMES = {ENGINE: "kserve-container", SERVICE: "transformer-container"}  # KServe looks for these two
@@ -35,7 +36,7 @@ def render(deployment: Deployment) -> str:
     """The manifests, with how to make the Secrets that they read. Raises BerthError for what cannot be."""
     label = naming.label(deployment.model)
     wanted = {secrets.CLIENTS: {"llm_api_keys": ""}, **secrets.of(deployment)}
-    if deployment.value("LLM_ALLOW_NO_KEY") and not deployment.value("LLM_API_KEYS_FILE"):
+    if not _asks_for_keys(deployment):
         wanted.pop(secrets.CLIENTS)
     notes = ["For KServe 0.16 or newer, in the namespace that kubectl is set to. First the Secrets, from files:"]
     for name, content in wanted.items():
@@ -122,9 +123,14 @@ def _places(deployment: Deployment, part: str) -> dict[str, str]:
     phases = {names.PHASE_FILE: f"{_PHASES}/phase.json"}
     if part == ENGINE:
         return {names.HOST: "127.0.0.1", **phases}
-    # A lock that stands in front of the service is said to stand there; otherwise the keys must come.
-    keys = {} if deployment.value("LLM_ALLOW_NO_KEY") else {"LLM_API_KEYS_FILE": _KEYS}
+    keys = {"LLM_API_KEYS_FILE": _KEYS} if _asks_for_keys(deployment) else {}
     return {"LLM_VLLM_ENDPOINT": f"http://127.0.0.1:{names.DEFAULT_PORT}", **keys, **phases}
+
+
+def _asks_for_keys(deployment: Deployment) -> bool:
+    """Unless a lock is said to stand in front of the service."""
+    open_to_all = deployment.value("LLM_ALLOW_NO_KEY").lower() in YES
+    return bool(deployment.value("LLM_API_KEYS_FILE")) or not open_to_all
 
 
 def _service(label: str, engine: dict[str, Any]) -> dict[str, Any]:

@@ -88,5 +88,7 @@ def _unit(description: str, sections: Json, unit: Json | None = None) -> str:
     for section, words in sections.items():
         lines += ["", f"[{section}]"]
         for key, value in words.items():
-            lines += [f"{key}={each}" for each in (value if isinstance(value, list) else [value])]
+            values = value if isinstance(value, list) else [value]
+            # systemd reads % as the beginning of a word of its own.
+            lines += [f"{key}={each}".replace("%", "%%") for each in values]
     return "\n".join(lines) + "\n"

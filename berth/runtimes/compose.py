@@ -192,9 +192,12 @@ class Runtime:
         return ["docker", "compose", "-p", project_name(), "down"]
 
     def parts(self) -> dict[str, "Container"]:
-        """This checkout's containers by service name; other projects, and other checkouts, are none of our business."""
-        label = f"{_PROJECT}={project_name()}"
-        found = dockers.client().containers.list(all=True, filters={"label": label}, ignore_removed=True)
+        """This checkout's containers by service name; other projects, and other checkouts, are none of our business.
+
+        Nor are those of `docker compose run`, in which a batch runs beside them.
+        """
+        labels = [f"{_PROJECT}={project_name()}", f"{_PROJECT.rpartition('.')[0]}.oneoff=False"]
+        found = dockers.client().containers.list(all=True, filters={"label": labels}, ignore_removed=True)
         ours = str(ROOT / "compose") + os.sep
         return {each.labels[_SERVICE]: each for each in found if each.labels.get(_FILES, "").startswith(ours)}
 

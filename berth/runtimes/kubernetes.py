@@ -1,8 +1,6 @@
 """Kubernetes: manifests of kubernetes/ for the cluster and the namespace that kubectl is set to."""
 
-import re
 import shlex
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from typing import Any
 from berth import preflight
 from berth.deployment import Deployment
 from berth.errors import BerthError, Problem
-from berth.kubernetes import forward, kubectl, overlay, pods, secrets, waiting
+from berth.kubernetes import forward, kubectl, logs, overlay, pods, secrets, waiting
 from berth.kubernetes.forward import Forward
 from berth.kubernetes.overlay import Wanted
 from berth.paths import from_root, in_root
@@ -20,9 +18,10 @@ from engine.phases import STARTING, Phase
 
 APPLY = ("apply", "--server-side", "--force-conflicts", "--field-manager=berth")
 _WORKLOADS = "deployments.apps"
+_GROUP = "leaderworkersets.leaderworkerset.x-k8s.io"
 _GROUPS = {"leaderworkerset.x-k8s.io": "leaderworkersets", "keda.sh": "scaledobjects"}
 _REST = "services,configmaps,networkpolicies,poddisruptionbudgets"
-_LINE = re.compile(r"\[pod/[^/]+/([^\]]+)\] (.*)")
+_UNITS = {"Gi": 1, "Ti": 1024}  # an API server writes 1024Gi as 1Ti
 # Running answers are finished, and what held the volumes is gone.
 _ENDING_S = 600
 
@@ -82,7 +81,19 @@ class Runtime:
         folder = overlay.write(Wanted.of(deployment, self._request, _sizes(claims)))
         if found := secrets.of(deployment):
             kubectl.run([*APPLY, "--filename=-"], secrets.manifest(found))
+        for words in self._of_other_shape(deployment):
+            kubectl.run(words, timeout_s=0)
         kubectl.run([*APPLY, f"--kustomize={folder}"])
+
+    def _of_other_shape(self, deployment: Deployment) -> list[list[str]]:
+        """What deletes the engine of another number of nodes: on one it is a Deployment, on several a group."""
+        kind = _WORKLOADS if Wanted.of(deployment, self._request).nodes > 1 else _GROUP
+        if kind == _GROUP and not kubectl.served(_GROUP.partition(".")[2]):
+            return []
+        names = [each["metadata"]["name"] for each in kubectl.objects(kind, pods.PART_OF)]
+        engines = [name for name in names if name != SERVICE]
+        ending = ("--cascade=foreground", f"--timeout={_ENDING_S}s")
+        return [["delete", kind, *engines, "--ignore-not-found", *ending]] if engines else []
 
     def wait(self, deployment: Deployment, progress: Progress, timeout_s: float, attached: bool) -> Ready:
         """Until the engine serves its model; then, where somebody stays, through a port of this machine."""
@@ -106,11 +117,18 @@ class Runtime:
         assert self._door
         try:
             tell()
-            self._door.stay(lambda: self.status().stopped)
+            self._door.stay(self._is_gone)
         except KeyboardInterrupt:
             progress.say("the port is closed; the deployment goes on until: scripts/berth down --runtime kubernetes")
         finally:
             self._door.close()
+
+    def _is_gone(self) -> bool:
+        """Whether somebody took it down. A cluster that does not answer for a while has lost nothing."""
+        try:
+            return self.status().stopped
+        except BerthError:
+            return False
 
     def failure(self) -> Problem | None:
         """`wait` finds out by itself."""
@@ -129,26 +147,8 @@ class Runtime:
         return None
 
     def logs(self, part: str | None, follow: bool, tail: int | None) -> Iterator[str]:
-        """The pods' logs; with both parts, each line begins with its part's name."""
-        selector = f"{pods.PART_OF}{f',{pods.NAME}={part}' if part else ''}"
-        lines = -1 if tail is None else tail
-        words = ["logs", f"--selector={selector}", "--prefix", f"--tail={lines}", "--max-log-requests=64"]
-        command = kubectl.words(*words, *(["--follow"] if follow else []))
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        ) as process:
-            assert process.stdout
-            try:
-                for line in process.stdout:
-                    name, text = _split(line.rstrip("\n"))
-                    yield text if part else f"{name:6} | {text}"
-            finally:
-                process.terminate()
+        """The pods' logs; with both parts, each line begins with its part's name. Raises BerthError at their end."""
+        return logs.read(part, follow, tail)
 
     def stop_commands(self) -> list[str]:
         """What deletes the workloads, then the rest; with --all the volumes, too."""
@@ -220,16 +220,10 @@ def _sizes(claims: list[dict[str, Any]]) -> dict[str, int]:
     found = {}
     for claim in claims:
         asked = str(claim["spec"]["resources"]["requests"]["storage"])
-        if asked.endswith("Gi") and asked[:-2].isdigit():
-            found[claim["metadata"]["name"]] = int(asked[:-2])
+        if (factor := _UNITS.get(asked[-2:])) and asked[:-2].isdigit():
+            found[claim["metadata"]["name"]] = int(asked[:-2]) * factor
     return found
 
 
 def _shown(*words: str) -> str:
     return shlex.join(kubectl.words(*words))
-
-
-def _split(line: str) -> tuple[str, str]:
-    """The container's name and the line, of what `kubectl logs --prefix` prints."""
-    found = _LINE.fullmatch(line)
-    return (found[1], found[2]) if found else ("", line)

@@ -24,19 +24,29 @@ def main() -> int:
         sys.stderr.write("The connection to the server localhost:8080 was refused - did you specify the right host?\n")
         return 1
     if words[0] == "get" and "--raw" not in words:
-        kinds = {kind.removesuffix("s").partition(".")[0] for kind in words[1].split(",")}
+        kinds = {kind.partition(".")[0].removesuffix("s") for kind in words[1].split(",")}
         items = json.loads((folder / "objects.json").read_text())
         sys.stdout.write(json.dumps({"items": [each for each in items if each["kind"].lower() in kinds]}))
     elif words[0] == "logs":
         sys.stdout.write((folder / "log").read_text())
+        sys.stdout.flush()
+        return _refused(folder)
     elif words[0] == "port-forward":
         sys.stdout.write("Forwarding from 127.0.0.1\n")
         sys.stdout.flush()
         signal.pause()
-    elif (folder / "refused").exists():
-        sys.stderr.write((folder / "refused").read_text())
-        return 1
+    elif words[0] == "api-resources":
+        sys.stdout.write("leaderworkersets.leaderworkerset.x-k8s.io\n")
+    else:
+        return _refused(folder)
     return 0
+
+
+def _refused(folder: Path) -> int:
+    if not (folder / "refused").exists():
+        return 0
+    sys.stderr.write((folder / "refused").read_text())
+    return 1
 
 
 if __name__ == "__main__":

@@ -69,7 +69,12 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert record.read(result().write(tmp_path / "deep" / "a.json")) == result()
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 1}', '{"schema": 2, "kind": "serve"}', "\x00\xff"])
+UNNUMBERED = json.dumps({name: value for name, value in result().facts().items() if name != "schema"})
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"schema": 1}', '{"schema": 2, "kind": "serve"}', UNNUMBERED, "\x00\xff"]
+)
 def test_a_file_that_is_no_result_is_refused_in_one_sentence(content: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(BerthError, match="is no result of `berth bench`") as refused:

@@ -115,6 +115,14 @@ def test_a_lock_in_front_of_it_is_believed() -> None:
     assert not told["LLM_API_KEYS_FILE"]
 
 
+def test_a_lock_that_is_said_not_to_be_there_is_none() -> None:
+    closed = resolved("cpu", LLM_VLLM_MODEL_NAME="demo", LLM_ALLOW_NO_KEY="false")
+    (runtime,) = [each for each in serving.documents(closed) if each["kind"] == "ServingRuntime"]
+    told = {each["name"]: each.get("value") for each in runtime["spec"]["containers"][1]["env"]}
+    assert told["LLM_API_KEYS_FILE"]
+    assert "berth-clients" in serving.render(closed)
+
+
 def test_secrets_are_named_and_not_shown(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("hashed-key\n")

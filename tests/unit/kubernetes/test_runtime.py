@@ -151,6 +151,16 @@ def test_the_way_in_stays_open_until_it_is_closed(cluster: Cluster) -> None:
     assert told == ["ready"]
 
 
+def test_a_cluster_that_does_not_answer_for_a_while_closes_no_way_in(cluster: Cluster) -> None:
+    runtime = Runtime()
+    cluster.has(service(), pod("engine", ready=True))
+    assert not runtime._is_gone()
+    (cluster.folder / "objects.json").unlink()
+    assert not runtime._is_gone()
+    cluster.has()
+    assert runtime._is_gone()
+
+
 @pytest.mark.parametrize(
     ("status", "said", "code"),
     [
@@ -208,12 +218,35 @@ def test_the_same_model_is_applied_again_and_another_one_is_in_its_way(cluster: 
     assert Runtime().status(demo()).stopped
 
 
-def test_a_volume_never_shrinks(cluster: Cluster) -> None:
-    storage = {"resources": {"requests": {"storage": "400Gi"}}}
+@pytest.mark.parametrize(("there", "asked"), [("400Gi", "400Gi"), ("2Ti", "2048Gi")])
+def test_a_volume_never_shrinks(cluster: Cluster, there: str, asked: str) -> None:
+    storage = {"resources": {"requests": {"storage": there}}}
     cluster.has({"kind": "PersistentVolumeClaim", "metadata": {"name": "models"}, "spec": storage})
     Runtime().start(demo(), Progress(), False)
     claim = named(manifests(kubectl.run(["kustomize", str(overlay.FOLDER)])), "PersistentVolumeClaim", "models")
-    assert claim["spec"]["resources"]["requests"]["storage"] == "400Gi"
+    assert claim["spec"]["resources"]["requests"]["storage"] == asked
+
+
+@pytest.mark.parametrize(
+    ("nodes", "before", "wrong"),
+    [
+        (2, "Deployment", ["deployments.apps", "engine"]),
+        (1, "LeaderWorkerSet", ["leaderworkersets.leaderworkerset.x-k8s.io", "engine-group"]),
+        (1, "Deployment", []),
+        (2, "LeaderWorkerSet", []),
+    ],
+)
+def test_an_engine_of_another_number_of_nodes_does_not_stay_beside_the_new_one(
+    cluster: Cluster, nodes: int, before: str, wrong: list[str]
+) -> None:
+    engine = "engine" if before == "Deployment" else "engine-group"
+    cluster.has(
+        *({"kind": kind, "metadata": {"name": name}} for kind, name in ((before, engine), ("Deployment", "llm")))
+    )
+    Runtime(Request(nodes=nodes)).start(demo(VLLM_TP_SIZE="2"), Progress(), False)
+    assert [call["words"][1:3] for call in cluster.calls() if call["words"][0] == "delete"] == (
+        [wrong] if wrong else []
+    )
 
 
 def test_what_the_cluster_refuses_is_told_in_its_words(cluster: Cluster) -> None:
@@ -226,6 +259,15 @@ def test_log_lines_name_their_part(cluster: Cluster) -> None:
     (cluster.folder / "log").write_text("[pod/engine-1/engine] loading\n[pod/llm-1/llm] listening\n")
     assert list(Runtime().logs(None, False, None)) == ["engine | loading", "llm    | listening"]
     assert next(iter(Runtime().logs("engine", False, 5))) == "loading"
+
+
+def test_what_kubectl_says_of_logs_that_it_cannot_read_is_told_after_those_it_could(cluster: Cluster) -> None:
+    (cluster.folder / "log").write_text("[pod/llm-1/llm] listening\n")
+    (cluster.folder / "refused").write_text('error: container "engine" is waiting to start: ContainerCreating\n')
+    lines = Runtime().logs(None, False, None)
+    assert next(lines) == "llm    | listening"
+    with pytest.raises(BerthError, match="waiting to start"):
+        next(lines)
 
 
 def test_an_option_of_slurm_is_refused() -> None:

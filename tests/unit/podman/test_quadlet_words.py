@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berth import deployment as deployments
-from berth.podman import container
+from berth.podman import container, quadlet
 
 SERVICE: dict[str, Any] = {
     "image": "berth/vllm-cuda:1",
@@ -79,6 +79,10 @@ def test_volumes_of_secrets_and_empty_files_are_left_to_podman() -> None:
         "berth-phase.volume:/run/berth:U",
         "/srv/keys:/run/llm_tls_key:ro",
     ]
+
+
+def test_a_percent_sign_is_none_of_systemds_words() -> None:
+    assert "Volume=/srv/100%%h:/x:ro\n" in quadlet._unit("a volume", {"Container": {"Volume": ["/srv/100%h:/x:ro"]}})
 
 
 @given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59))
