@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from berth.runtimes import NOTHING
+from berth.runtimes.compose import Runtime
 from tests.compose.conftest import MakeProject, WriteEnv
 from tests.support.compose import Project, docker
 from tests.support.waiting import wait_until
@@ -37,6 +39,18 @@ def test_processes_have_no_privileges_and_write_only_where_named(project: MakePr
         assert inside(berth, service, "touch /tmp/x").returncode == 0
     for place in ("/cache/huggingface", "/cache/vllm", "/home/berth"):
         assert inside(berth, "engine", f"touch {place}/x").returncode == 0, place
+
+
+def test_what_a_batch_runs_in_is_not_taken_for_the_engine(
+    project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    berth = project("env/cpu.env", "env/models/demo.env")
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", berth.name)
+    berth.run("run", "--detach", "engine")
+    assert "engine" not in Runtime(NOTHING).parts()
+    berth.run("up", "--detach", "engine")
+    assert "-run-" not in str(Runtime(NOTHING).parts()["engine"].name)
+    berth.run("down", "--timeout", "0", "--remove-orphans")
 
 
 def test_compiled_code_can_be_loaded_from_the_caches(project: MakeProject) -> None:
