@@ -1,5 +1,6 @@
 """What engine/install/<device>.sh says when it is called wrongly, or where something is missing."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -59,3 +60,12 @@ def test_hpu_refuses_a_python_without_pytorch_for_gaudi(bare: Path) -> None:
     assert done.returncode == 3
     assert f"{sys.executable} has no PyTorch for Gaudi" in done.stderr
     assert "uv was called" not in done.stderr
+
+
+def test_the_service_gets_its_pinned_orjson_and_no_hash_of_the_list() -> None:
+    script = f'source "{INSTALL}/common.sh"; install_service printf "%s\\n"'
+    words = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert words[0] == "--requirement"
+    assert words[1].endswith("microservice/requirements.in")
+    assert re.fullmatch(r"orjson==[\d.]+", words[2])
+    assert len(words) == 3
