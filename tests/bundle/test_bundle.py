@@ -1,4 +1,4 @@
-"""`berth bundle` with the real images and a fetched model: carried to a place without a network, checked, and started there.
+"""`berth bundle` with the real images and a fetched model: carried to a place without a network, and started there.
 
 The place is a network namespace that has a loopback interface and nothing else, with a Docker Engine of its own.
 """
