@@ -39,7 +39,7 @@ class Forward:
         # The first line comes when it listens; no line, and it has ended.
         if not process.stdout.readline():
             said = process.communicate()[1]
-            raise failed(f"no way to the service: {kubectl.last_line(said)}", f"try it yourself: {shlex.join(words)}")
+            raise failed(f"no way to the service: {kubectl.reason(said)}", f"try it yourself: {shlex.join(words)}")
         streams = (process.stdout, process.stderr)
         self._readers = [threading.Thread(target=_drain, args=(stream,), daemon=True) for stream in streams]
         for reader in self._readers:

@@ -11,6 +11,8 @@ from typing import Any
 from berth.errors import BerthError, Exit, Problem, failed
 
 _NO_SERVER = re.compile(r"connection to the server|[Uu]nable to connect|couldn't get current server|no such host")
+# Warnings, and what its libraries log.
+_BESIDE = re.compile(r"Warning: |[IWEF]\d{4} ")
 TIMEOUT_S = 20  # of one answer of the API server; what waits for pods sets its own
 
 
@@ -33,7 +35,7 @@ def unreachable() -> Problem | None:
 
 def _no_cluster(said: str) -> Problem:
     return Problem(
-        f"no Kubernetes cluster answers: {last_line(said)}",
+        f"no Kubernetes cluster answers: {reason(said)}",
         "kubectl config get-contexts shows what kubectl is told of; KUBECONFIG names another file",
         Exit.MISSING_PREREQUISITE,
     )
@@ -51,7 +53,7 @@ def run(args: Sequence[str], given: str | None = None, timeout_s: int = TIMEOUT_
         raise BerthError(_no_cluster(done.stderr))
     if done.returncode:
         by_hand = f"try it yourself: {shlex.join(words(*args))}"
-        raise failed(f"kubectl {args[0]} failed: {last_line(done.stderr)}", by_hand)
+        raise failed(f"kubectl {args[0]} failed: {reason(done.stderr)}", by_hand)
     return done.stdout
 
 
@@ -68,10 +70,10 @@ def served(group: str) -> bool:
     return done.returncode == 0 and bool(done.stdout.strip())
 
 
-def last_line(text: str) -> str:
-    """What kubectl says last, which is the reason."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].removeprefix("error: ").removeprefix("Error from server ") if lines else "it says nothing"
+def reason(text: str) -> str:
+    """What kubectl says first, which is the reason: advice or a comparison of objects may follow."""
+    lines = [line for line in text.splitlines() if line.strip() and not _BESIDE.match(line)]
+    return lines[0].removeprefix("error: ").removeprefix("Error from server ") if lines else "it says nothing"
 
 
 def _run(args: Sequence[str], given: str | None, timeout_s: int = TIMEOUT_S) -> "subprocess.CompletedProcess[str]":

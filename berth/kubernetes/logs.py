@@ -35,7 +35,7 @@ def read(part: str | None, follow: bool, tail: int | None) -> Iterator[str]:
         if process.wait():
             said.seek(0)
             hint = f"try it yourself: {shlex.join(command)}"
-            raise failed(f"kubectl logs failed: {kubectl.last_line(said.read())}", hint)
+            raise failed(f"kubectl logs failed: {kubectl.reason(said.read())}", hint)
 
 
 def split(line: str) -> tuple[str, str]:

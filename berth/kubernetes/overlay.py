@@ -4,13 +4,14 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from berth import handed
 from berth.deployment import Deployment, device_file
 from berth.envfiles import read
+from berth.errors import failed
 from berth.kubernetes import kustomize, sizes
 from berth.kubernetes.sizes import Sizes
 from berth.paths import ROOT, RUN, shown
@@ -18,32 +19,53 @@ from berth.runtimes import ENGINE, SERVICE, Request
 from berth.spread import NODES, gpus_per_node, number
 from engine import hub
 
+Json = dict[str, Any]
 FOLDER = RUN / "kubernetes"
 DEVICE, MODEL, FILES = "berth/device", "berth/model", "berth/env-files"  # annotations of the service
+SHARED = "ReadWriteMany"  # a volume that several nodes use
+GROUP_API = "leaderworkerset.x-k8s.io"
 _GROUP = "engine-group"  # of components/multi-node
 _PLAIN_RESOURCES = ("cpu", "memory", "ephemeral-storage")
+_UNITS = {"Gi": 1, "Ti": 1024}  # an API server writes 1024Gi as 1Ti
 _POD = "/spec/template/spec"
 _ENGINE = f"{_POD}/containers/0"
 # What Python writes as it is and YAML does not take.
 _NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
-Json = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class Wanted:
-    """A deployment, how often, over how many nodes; and the volumes that are there, in GiB, which never shrink."""
+    """A deployment, how often, over how many nodes; and the volumes that are there.
+
+    Those never shrink (GiB), and how many nodes may use one is fixed when it is made (`modes`).
+    """
 
     deployment: Deployment
     replicas: int = 1
     nodes: int = 1
     volumes: Mapping[str, int] = field(default_factory=dict)
+    modes: Mapping[str, list[str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, deployment: Deployment, request: Request, volumes: Mapping[str, int] | None = None) -> "Wanted":
+    def of(cls, deployment: Deployment, request: Request) -> "Wanted":
         """With what the command line asks for. Raises BerthError (exit code 2) for a number that is none."""
         nodes = request.nodes or number(deployment, NODES) or 1
-        return cls(deployment, request.replicas or 1, nodes, volumes or {})
+        return cls(deployment, request.replicas or 1, nodes)
+
+    def beside(self, claims: list[Json]) -> "Wanted":
+        """The same with the volumes that are there.
+
+        Raises BerthError for one that a single node may use, where several engines or nodes need it.
+        """
+        specs = {claim["metadata"]["name"]: claim["spec"] for claim in claims}
+        modes = {name: spec["accessModes"] for name, spec in specs.items()}
+        narrow = [name for name in ("models", "compiled") if SHARED not in modes.get(name, [SHARED])]
+        if narrow and (self.replicas > 1 or self.nodes > 1):
+            raise failed(
+                f"the volume {narrow[0]} is there, and {modes[narrow[0]][0]}; several engines or nodes need {SHARED}",
+                "scripts/berth down --all --runtime kubernetes deletes the volumes, and up makes them anew",
+            )
+        return replace(self, volumes={name: _gib(spec) for name, spec in specs.items()}, modes=modes)
 
     @property
     def is_fetched(self) -> bool:
@@ -144,7 +166,8 @@ def _volumes(wanted: Wanted, size: Sizes, documents: list[Json]) -> list[Json]:
         own = int(str(claim["spec"]["resources"]["requests"]["storage"]).removesuffix("Gi"))
         gib = max(own, least, wanted.volumes.get(name, 0))
         changes = [_replace("/spec/resources/requests/storage", f"{gib}Gi")]
-        changes += [_replace("/spec/accessModes", ["ReadWriteMany"])] if wanted.replicas > 1 else []
+        if modes := wanted.modes.get(name) or ([SHARED] if wanted.replicas > 1 else []):
+            changes.append(_replace("/spec/accessModes", modes))
         found.append(_change("PersistentVolumeClaim", name, changes))
     return found
 
@@ -154,6 +177,12 @@ def _images(deployment: Deployment) -> list[dict[str, str]]:
     tag = {"newTag": version} if version else {}
     names = (f"vllm-{deployment.device}", SERVICE)
     return [{"name": f"berth/{name}", "newName": f"{registry}/{name}", **tag} for name in names]
+
+
+def _gib(claim: Json) -> int:
+    """GiB that a claim asks for; 0 where it says so in another unit."""
+    asked = str(claim["resources"]["requests"]["storage"])
+    return int(asked[:-2]) * _UNITS[asked[-2:]] if asked[-2:] in _UNITS and asked[:-2].isdigit() else 0
 
 
 _HEAD = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from berth.deployment import Deployment
 from berth.errors import BerthError, Exit, failed
-from berth.kubernetes import kubectl, pods
+from berth.kubernetes import kubectl, pods, rollout
 from berth.kubernetes.pods import Pod
 from berth.progress import Progress
 from berth.runtimes import ENGINE, SERVICE, Runtime
@@ -17,13 +17,13 @@ _UP = "kubectl get pods -l " + pods.PART_OF
 
 
 def until_ready(runtime: Runtime, deployment: Deployment, progress: Progress, timeout_s: float) -> None:
-    """Return once an engine and a service are ready.
+    """Return once an engine and a service are ready that have the settings applied last.
 
     Raises BerthError for a pod that has failed, in its own words, and with exit code 4 after `timeout_s` seconds.
     """
     watch, began = _Watch(runtime), time.monotonic()
     while True:
-        found = pods.of(kubectl.objects("pods", pods.PART_OF))
+        found = rollout.pods(kubectl.objects(rollout.KINDS, pods.PART_OF))
         if all(any(pod.is_ready for pod in found if pod.part == part) for part in (ENGINE, SERVICE)):
             progress.show(Phase(READY))
             return

@@ -3,11 +3,10 @@
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from berth import preflight
 from berth.deployment import Deployment
-from berth.errors import BerthError, Problem
+from berth.errors import BerthError, Exit, Problem
 from berth.kubernetes import forward, kubectl, logs, overlay, pods, secrets, waiting
 from berth.kubernetes.forward import Forward
 from berth.kubernetes.overlay import Wanted
@@ -18,16 +17,21 @@ from engine.phases import STARTING, Phase
 
 APPLY = ("apply", "--server-side", "--force-conflicts", "--field-manager=berth")
 _WORKLOADS = "deployments.apps"
-_GROUP = "leaderworkersets.leaderworkerset.x-k8s.io"
-_GROUPS = {"leaderworkerset.x-k8s.io": "leaderworkersets", "keda.sh": "scaledobjects"}
+_GROUP = f"leaderworkersets.{overlay.GROUP_API}"
+_GROUPS = {overlay.GROUP_API: "leaderworkersets", "keda.sh": "scaledobjects"}
 _REST = "services,configmaps,networkpolicies,poddisruptionbudgets"
-_UNITS = {"Gi": 1, "Ti": 1024}  # an API server writes 1024Gi as 1Ti
 # Running answers are finished, and what held the volumes is gone.
 _ENDING_S = 600
 
 _PLAIN = Problem(
     "LLM_TLS_CERT_FILE: in a cluster HTTPS is the matter of its gateway or ingress, which has the certificate",
     "leave LLM_TLS_CERT_FILE and LLM_TLS_KEY_FILE unset (docs/kubernetes.md)",
+)
+
+_NO_GROUPS = Problem(
+    "the cluster knows no LeaderWorkerSet, which an engine over several nodes is",
+    "install its operator (https://lws.sigs.k8s.io), or take one node",
+    Exit.MISSING_PREREQUISITE,
 )
 
 
@@ -54,6 +58,8 @@ class Runtime:
         model = deployment.model
         found = [*secrets.misplaced(deployment), *([_PLAIN] if deployment.certificate else [])]
         found += preflight.service_problems(deployment, "0.0.0.0")
+        if Wanted.of(deployment, self._request).nodes > 1 and not kubectl.served(overlay.GROUP_API):
+            found.append(_NO_GROUPS)
         if Path(model).is_dir() and not model.startswith("/cache/"):
             sentence = f"{model} is a folder of this machine, which no pod can see"
             found.append(Problem(sentence, "name a model on the hub or in an object store, or a folder of the volume"))
@@ -78,7 +84,7 @@ class Runtime:
         """Apply: what is there already is changed where it differs. Raises BerthError."""
         progress.show(Phase(STARTING, None, "applying the manifests"))
         claims = kubectl.objects("persistentvolumeclaims", pods.PART_OF)
-        folder = overlay.write(Wanted.of(deployment, self._request, _sizes(claims)))
+        folder = overlay.write(Wanted.of(deployment, self._request).beside(claims))
         if found := secrets.of(deployment):
             kubectl.run([*APPLY, "--filename=-"], secrets.manifest(found))
         for words in self._of_other_shape(deployment):
@@ -88,7 +94,7 @@ class Runtime:
     def _of_other_shape(self, deployment: Deployment) -> list[list[str]]:
         """What deletes the engine of another number of nodes: on one it is a Deployment, on several a group."""
         kind = _WORKLOADS if Wanted.of(deployment, self._request).nodes > 1 else _GROUP
-        if kind == _GROUP and not kubectl.served(_GROUP.partition(".")[2]):
+        if kind == _GROUP and not kubectl.served(overlay.GROUP_API):
             return []
         names = [each["metadata"]["name"] for each in kubectl.objects(kind, pods.PART_OF)]
         engines = [name for name in names if name != SERVICE]
@@ -213,16 +219,6 @@ def _why(pod: pods.Pod) -> str:
         return problem.sentence
     before = None if pod.ends else pod.phase()
     return f"{before.name}{f': {before.detail}' if before.detail else ''}" if before else ""
-
-
-def _sizes(claims: list[dict[str, Any]]) -> dict[str, int]:
-    """GiB of the volumes that are there."""
-    found = {}
-    for claim in claims:
-        asked = str(claim["spec"]["resources"]["requests"]["storage"])
-        if (factor := _UNITS.get(asked[-2:])) and asked[:-2].isdigit():
-            found[claim["metadata"]["name"]] = int(asked[:-2]) * factor
-    return found
 
 
 def _shown(*words: str) -> str:

@@ -1,7 +1,7 @@
 """A kubectl without a cluster: answers from files of a folder, and writes down what it was asked.
 
-`objects.json` is what `get` lists, `refused` what the next change is refused with, `log` what `logs` prints. Building
-kustomizations is the real one's.
+`objects.json` is what `get` lists, `refused` what the next change is refused with, `log` what `logs` prints, and
+`plain` says that no operator is installed. Building kustomizations is the real one's.
 """
 
 import json
@@ -36,7 +36,8 @@ def main() -> int:
         sys.stdout.flush()
         signal.pause()
     elif words[0] == "api-resources":
-        sys.stdout.write("leaderworkersets.leaderworkerset.x-k8s.io\n")
+        if not (folder / "plain").exists():
+            sys.stdout.write("leaderworkersets.leaderworkerset.x-k8s.io\n")
     else:
         return _refused(folder)
     return 0

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.unit.kubernetes.cluster import Cluster, without_a_cluster
+
 ROOT = Path(__file__).resolve().parents[3]
 KUBERNETES = ROOT / "kubernetes"
 DEVICES = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
@@ -54,6 +56,12 @@ def kustomize(folder: Path) -> str:
 def manifests(text: str) -> list[Manifest]:
     """The documents of a YAML text."""
     return [each for each in yaml.safe_load_all(text) if each]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """kubectl without a cluster."""
+    return without_a_cluster(tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="session")

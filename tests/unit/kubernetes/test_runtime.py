@@ -2,85 +2,18 @@
 
 import base64
 import json
-import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from berth import deployment as deployments
-from berth.deployment import Deployment
 from berth.errors import BerthError, Exit
-from berth.kubernetes import kubectl, overlay
+from berth.kubernetes import overlay
 from berth.progress import Progress
 from berth.runtimes import Request
 from berth.runtimes.kubernetes import Runtime
 from engine.phases import Phase
-from tests.unit.kubernetes.conftest import ROOT, manifests, named
-
-FAKE = ROOT / "tests" / "support" / "fake_kubectl.py"
-
-
-class Cluster:
-    """What the fake one says, and what it was asked."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def has(self, *objects: dict[str, Any]) -> None:
-        (self.folder / "objects.json").write_text(json.dumps(objects))
-
-    def calls(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "calls").read_text().splitlines()]
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    real = shutil.which("kubectl")
-    assert real
-    folder = tmp_path / "cluster"
-    folder.mkdir()
-    script = folder / "kubectl"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FAKE}" "$@"\n')
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
-    monkeypatch.setenv("FAKE_KUBECTL", str(folder))
-    monkeypatch.setenv("REAL_KUBECTL", real)
-    monkeypatch.setattr(overlay, "FOLDER", tmp_path / "kustomization")
-    made = Cluster(folder)
-    made.has()
-    return made
-
-
-def demo(device: str = "cpu", **shell: str) -> Deployment:
-    return deployments.resolve([ROOT / "env/models/demo.env"], device, shell)
-
-
-def pod(part: str, *, ready: bool = False, **status: Any) -> dict[str, Any]:
-    conditions = [{"type": "Ready", "status": str(ready)}]
-    return {
-        "kind": "Pod",
-        "metadata": {"name": f"{part}-1", "labels": {"app.kubernetes.io/name": part}},
-        "status": {"phase": "Running", "conditions": conditions, **status},
-    }
-
-
-def ended(code: int, message: str = "", reason: str = "Error") -> dict[str, Any]:
-    state = {"terminated": {"exitCode": code, "message": message, "reason": reason}}
-    return {"containerStatuses": [{"name": "engine", "restartCount": 1, "state": state}]}
-
-
-def waiting_for(reason: str) -> dict[str, Any]:
-    state = {"waiting": {"reason": reason, "message": "the registry says no"}}
-    return {"containerStatuses": [{"name": "engine", "image": "berth/vllm-cpu:0.1.0", "state": state}]}
-
-
-def service(model: str = "demo") -> dict[str, Any]:
-    return {
-        "kind": "Service",
-        "metadata": {"name": "llm", "annotations": {"berth/device": "cpu", "berth/model": model}},
-    }
+from tests.unit.kubernetes.cluster import Cluster, demo, ended, pod, service, waiting_for
 
 
 def test_secrets_go_by_standard_input_and_stand_in_no_argument_and_no_manifest(
@@ -218,39 +151,17 @@ def test_the_same_model_is_applied_again_and_another_one_is_in_its_way(cluster: 
     assert Runtime().status(demo()).stopped
 
 
-@pytest.mark.parametrize(("there", "asked"), [("400Gi", "400Gi"), ("2Ti", "2048Gi")])
-def test_a_volume_never_shrinks(cluster: Cluster, there: str, asked: str) -> None:
-    storage = {"resources": {"requests": {"storage": there}}}
-    cluster.has({"kind": "PersistentVolumeClaim", "metadata": {"name": "models"}, "spec": storage})
-    Runtime().start(demo(), Progress(), False)
-    claim = named(manifests(kubectl.run(["kustomize", str(overlay.FOLDER)])), "PersistentVolumeClaim", "models")
-    assert claim["spec"]["resources"]["requests"]["storage"] == asked
-
-
 @pytest.mark.parametrize(
-    ("nodes", "before", "wrong"),
+    "said",
     [
-        (2, "Deployment", ["deployments.apps", "engine"]),
-        (1, "LeaderWorkerSet", ["leaderworkersets.leaderworkerset.x-k8s.io", "engine-group"]),
-        (1, "Deployment", []),
-        (2, "LeaderWorkerSet", []),
+        "error: spec is immutable after creation",
+        "Warning: it is old\nThe Volume is invalid: spec is immutable\n  core.Volume{\n- \tModes: 1,\n  }",
+        "E1122 03:41:31.1 12 memcache.go:265] no answer\nError from server (Invalid): spec is immutable",
+        "error: spec is immutable\nensure CRDs are installed first",
     ],
 )
-def test_an_engine_of_another_number_of_nodes_does_not_stay_beside_the_new_one(
-    cluster: Cluster, nodes: int, before: str, wrong: list[str]
-) -> None:
-    engine = "engine" if before == "Deployment" else "engine-group"
-    cluster.has(
-        *({"kind": kind, "metadata": {"name": name}} for kind, name in ((before, engine), ("Deployment", "llm")))
-    )
-    Runtime(Request(nodes=nodes)).start(demo(VLLM_TP_SIZE="2"), Progress(), False)
-    assert [call["words"][1:3] for call in cluster.calls() if call["words"][0] == "delete"] == (
-        [wrong] if wrong else []
-    )
-
-
-def test_what_the_cluster_refuses_is_told_in_its_words(cluster: Cluster) -> None:
-    (cluster.folder / "refused").write_text("error: spec is immutable after creation\n")
+def test_what_the_cluster_refuses_is_told_in_its_words(cluster: Cluster, said: str) -> None:
+    (cluster.folder / "refused").write_text(f"{said}\n")
     with pytest.raises(BerthError, match="spec is immutable"):
         Runtime().start(demo(), Progress(), False)
 
