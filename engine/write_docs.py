@@ -61,7 +61,6 @@ Each is one line of the log, with its reason, and gives way to a setting.
 | `HOME`, `USER`, `TMPDIR` | no writable home, no passwd entry, no writable `/tmp` | |
 | `VLLM_CACHE_ROOT`, `HF_HOME` below `TMPDIR` | the cache is not writable | |
 | `TORCHINDUCTOR_CACHE_DIR`, `TRITON_CACHE_DIR` below `VLLM_CACHE_ROOT` | always | the variable is set |
-
 | `--safetensors-load-strategy prefetch`; `eager` where the weights exceed the free memory | the weights are on a network file system (NFS, Lustre, GPFS, BeeGFS, Ceph, …) | it, `VLLM_LOAD_FORMAT` or `VLLM_MODEL_LOADER_EXTRA_CONFIG` |
 | `--load-format runai_streamer` | the model is `s3://…`, and the streamer is installed | as above |
 
