@@ -3,7 +3,6 @@
 import os
 import shlex
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,7 +14,7 @@ from berth.deployment import Deployment
 from berth.errors import BerthError, Exit, Problem, failed
 from berth.host import containers, dockers, hub
 from berth.host.installing import reason
-from berth.hosts import looking, placing
+from berth.hosts import looking, placing, served
 from berth.hosts.host import Host
 from berth.hosts.memory import Deployed, forget, recall, remember
 from berth.paths import ROOT, in_root
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 FIRST_STEP = "prepare"
-POLL_S = 1.0
 T = TypeVar("T")
 
 
@@ -105,7 +103,7 @@ class Runtime:
                 for done in [pool.submit(self._start, rank, node) for rank, node in enumerate(nodes)]:
                     done.result()
         except BaseException:
-            self.stop(progress)
+            self._give_up(progress)
             raise
 
     def _start(self, rank: int, node: Deployment) -> None:
@@ -121,19 +119,12 @@ class Runtime:
 
     def wait(self, deployment: Deployment, progress: Progress, timeout_s: float, attached: bool) -> Ready:
         """Until the head's own check finds that it serves. Raises BerthError, with nothing left running."""
-        log, began = waiting.EngineLog(self._log(self._hosts[0])), time.monotonic()
+        log = waiting.EngineLog(self._log(self._hosts[0]))
         try:
-            while self._health() != "healthy":
-                for host, problem in self._ended():
-                    raise BerthError(waiting.explained(self._log(host), problem))
-                if time.monotonic() - began > timeout_s:
-                    last = f"the last phase was: {log.phase.name}"
-                    hint = "give it longer with --timeout SECONDS; what is downloaded and compiled is kept"
-                    raise failed(f"not ready within {timeout_s:.0f} s; {last}", hint, Exit.NOT_READY)
-                progress.show(log.phase)
-                time.sleep(POLL_S)
+            if ended := served.wait(self._look, log, progress, timeout_s):
+                raise BerthError(waiting.explained(self._log(ended[0]), ended[1]))
         except BaseException:
-            self.stop(progress)
+            self._give_up(progress)
             raise
         progress.show(Phase(READY))
         return placing.ready(deployment, self._hosts[0], self._deployed.head_address if self._deployed else "")
@@ -145,6 +136,9 @@ class Runtime:
     def failure(self) -> Problem | None:
         """An engine that ended before all were ready; Compose would start it again and again."""
         return next((problem for _, problem in self._ended()), None)
+
+    def _look(self) -> tuple[bool, tuple[Host, Problem] | None]:
+        return self._health() == "healthy", next(self._ended(), None)
 
     def _ended(self) -> Iterator[tuple[Host, Problem]]:
         for host in self._hosts:
@@ -207,6 +201,14 @@ class Runtime:
             raise BerthError(problems)
         forget()
         return stopped
+
+    def _give_up(self, progress: Progress) -> None:
+        """Stop what was started; what cannot be stopped is said, and does not hide why."""
+        try:
+            self.stop(progress)
+        except BerthError as error:
+            for problem in error.problems:
+                progress.say(f"{problem.sentence}; once it answers: scripts/berth down")
 
     def _stop(self, host: Host) -> bool:
         if not self._containers(host):

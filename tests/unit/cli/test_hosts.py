@@ -3,15 +3,19 @@
 import json
 from ipaddress import IPv4Interface
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from berth import deployment, options, runtimes
-from berth.errors import BerthError, Exit
-from berth.hosts import memory, placing
+from berth.errors import BerthError, Exit, Problem, failed
+from berth.hosts import memory, placing, served
 from berth.hosts.host import Host, interfaces, meeting_place
+from berth.progress import Progress
+from berth.runtimes.hosts import Runtime
+from engine.phases import Phase
 
 ADDRESS = {"BERTH_HEAD_ADDRESS": "10.0.0.1"}
 
@@ -131,3 +135,63 @@ def test_hosts_choose_their_runtime_and_exclude_another() -> None:
             runtimes.choose(wanted, request)
         assert "exclude each other" in str(refused.value)
         assert refused.value.exit_code == Exit.BAD_SETTING
+
+
+class Told:
+    """An engine's log that has said nothing yet, and a terminal."""
+
+    phase = Phase("loading")
+
+    def show(self, phase: Phase) -> None:
+        """Nothing is shown."""
+
+
+def waited(monkeypatch: pytest.MonkeyPatch, *seen: object, patience_s: float = 60.0, timeout_s: float = 60.0) -> object:
+    """What the wait comes to where the hosts answer like this, one look after the other; an error is no answer."""
+    monkeypatch.setattr(served, "POLL_S", 0.0)
+    monkeypatch.setattr(served, "PATIENCE_S", patience_s)
+    looks = iter(seen)
+
+    def look() -> tuple[bool, tuple[Host, Problem] | None]:
+        found = next(looks)
+        if isinstance(found, BerthError):
+            raise found
+        return found  # type: ignore[return-value]
+
+    told: Any = Told()
+    return served.wait(look, told, told, timeout_s)
+
+
+SILENT = failed("gpu-2: its Docker Engine broke off", "try it again")
+ENDED = (Host("gpu-2"), Problem("gpu-2: the engine ended with exit code 1", "scripts/berth logs engine"))
+
+
+def test_a_host_that_does_not_answer_for_a_moment_ends_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert waited(monkeypatch, (False, None), SILENT, SILENT, (False, None), SILENT, (True, None)) is None
+
+
+def test_a_host_that_stays_silent_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BerthError, match="broke off"):
+        waited(monkeypatch, (False, None), SILENT, patience_s=0.0)
+
+
+def test_an_engine_that_ended_ends_it_unless_all_serves_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert waited(monkeypatch, (False, None), (False, ENDED)) == ENDED
+    assert waited(monkeypatch, (True, ENDED)) is None
+
+
+def test_the_wait_for_hosts_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BerthError, match="the last phase was: loading") as caught:
+        waited(monkeypatch, (False, None), timeout_s=-1.0)
+    assert caught.value.exit_code == Exit.NOT_READY
+
+
+def test_what_cannot_be_stopped_does_not_hide_why_it_had_to_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runtime = Runtime(runtimes.Request(hosts=("gpu-1", "gpu-2")))
+    monkeypatch.setattr(runtime, "_stop", lambda host: (_ for _ in ()).throw(failed(f"{host.name} is gone", "wait")))
+    runtime._give_up(Progress())
+    said = capsys.readouterr().err
+    assert "gpu-1 is gone" in said
+    assert "gpu-2 is gone" in said
