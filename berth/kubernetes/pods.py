@@ -80,8 +80,8 @@ class Pod:
         return Phase(PULLING, None, "or mounting its volumes") if pulls else Phase(STARTING)
 
     def problem(self) -> Problem | None:
-        """Why it will not be ready, or None while it still may."""
-        if self.ends:
+        """Why it will not be ready, or None while it still may, or is: what ended before has been started anew."""
+        if self.ends or self.is_ready:
             return None
         found = (self._of_container(each) for each in self._all())
         return next((problem for problem in found if problem), None)

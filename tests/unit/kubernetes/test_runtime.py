@@ -115,6 +115,14 @@ def test_a_pod_that_will_not_be_ready_ends_the_wait_in_its_own_words(
     assert Runtime().status().state == "degraded"
 
 
+def test_a_pod_that_is_ready_again_is_not_reported_for_how_it_ended_before(cluster: Cluster) -> None:
+    before = [
+        {"name": "engine", "restartCount": 1, "state": {"running": {}}, "lastState": {"terminated": {"exitCode": 137}}}
+    ]
+    cluster.has(service(), pod("engine", ready=True, containerStatuses=before), pod("llm", ready=True))
+    assert [part.detail for part in Runtime().status().parts if part.name == "engine-1"] == [""]
+
+
 def test_what_a_pod_waits_for_is_shown(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     scheduled = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available: no nvidia.com/gpu"}
     cluster.has(service(), pod("engine", conditions=[scheduled]), pod("llm", ready=True))
