@@ -83,7 +83,7 @@ def test_both_ports_answer_a_chat_in_english(ready: Stack, question: str) -> Non
         assert reply.status_code == 200, reply.text
         assert reply.json()["choices"][0]["message"]["content"] == known_answer(question)
         streamed = pieces(client.post("/v1/chat/completions", json={**body, "stream": True}))
-        assert len(streamed) > 3
+        assert len(streamed) > 1  # few, where the machine is busy: vLLM sends what has gathered as one piece
         assert "".join(streamed) == known_answer(question)
 
 
