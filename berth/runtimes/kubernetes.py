@@ -19,6 +19,7 @@ APPLY = ("apply", "--server-side", "--force-conflicts", "--field-manager=berth")
 _WORKLOADS = "deployments.apps"
 _GROUP = f"leaderworkersets.{overlay.GROUP_API}"
 _GROUPS = {overlay.GROUP_API: "leaderworkersets", "keda.sh": "scaledobjects"}
+_HELD = f"{_WORKLOADS},persistentvolumeclaims"  # they stay until their pods have ended
 _REST = "services,configmaps,networkpolicies,poddisruptionbudgets"
 # Running answers are finished, and what held the volumes is gone.
 _ENDING_S = 600
@@ -26,6 +27,12 @@ _ENDING_S = 600
 _PLAIN = Problem(
     "LLM_TLS_CERT_FILE: in a cluster HTTPS is the matter of its gateway or ingress, which has the certificate",
     "leave LLM_TLS_CERT_FILE and LLM_TLS_KEY_FILE unset (docs/kubernetes.md)",
+)
+
+_ENDING = Problem(
+    "the deployment of before is still being taken down",
+    f"wait until this shows nothing: kubectl get {_HELD} -l {pods.PART_OF}",
+    Exit.FAILED,
 )
 
 _NO_GROUPS = Problem(
@@ -51,9 +58,11 @@ class Runtime:
         return kubectl.problem()
 
     def problems(self, deployment: Deployment) -> list[Problem]:
-        """No cluster, no keys for the service's clients, or a model that no pod can see."""
+        """No cluster, a deployment that is ending, no keys for the clients, or a model that no pod can see."""
         if unreachable := kubectl.unreachable():
             return [unreachable]
+        if any("deletionTimestamp" in each["metadata"] for each in kubectl.objects(_HELD, pods.PART_OF)):
+            return [_ENDING]  # what is applied beside it would be deleted with it
         secrets.of(deployment)
         model = deployment.model
         found = [*secrets.misplaced(deployment), *([_PLAIN] if deployment.certificate else [])]

@@ -107,3 +107,14 @@ def test_an_engine_of_another_number_of_nodes_does_not_stay_beside_the_new_one(
     assert [call["words"][1:3] for call in cluster.calls() if call["words"][0] == "delete"] == (
         [wrong] if wrong else []
     )
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "PersistentVolumeClaim"])
+def test_nothing_is_put_beside_what_is_still_being_taken_down(cluster: Cluster, kind: str) -> None:
+    there: dict[str, Any] = {"kind": kind, "metadata": {"name": "engine", "deletionTimestamp": "2026-11-22T04:00:00Z"}}
+    cluster.has(there)
+    (problem,) = Runtime().problems(demo(LLM_ALLOW_NO_KEY="true"))
+    assert "still being taken down" in problem.sentence
+    del there["metadata"]["deletionTimestamp"]
+    cluster.has(there)
+    assert Runtime().problems(demo(LLM_ALLOW_NO_KEY="true")) == []
