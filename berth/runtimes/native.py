@@ -166,7 +166,8 @@ class Runtime:
         pid = own.pid if own else int(self._state()["pid"])
         _signal(pid, signal.SIGTERM)
         deadline = time.monotonic() + processplan.ENGINE_GRACE_S + processplan.SERVICE_GRACE_S + STARTING_S
-        while processes.is_held(LOCK) or (own and own.poll() is None):
+        # The lock is given back a moment before the process ends.
+        while processes.is_held(LOCK) or (own and own.poll() is None) or pid in processes.members(pid):
             if time.monotonic() > deadline:
                 _signal(pid, signal.SIGKILL)
                 self._end_leftovers()

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
+from berth.hosts import memory
 from tests.stack.test_stack import known_answer
 from tests.support.compose import ROOT, docker, environment, needs_engine
 from tests.support.waiting import free_port, wait_until
 
-pytestmark = pytest.mark.stack
+# Two engines that start on this machine's few cores, after images of 2 GB have been brought to each of two hosts.
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1500)]
 
 LAB = ROOT / "tests" / "lab" / "docker-hosts"
 HEAD, FOLLOWER = "host-a", "host-b"
@@ -118,6 +120,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     finally:
         found.berth("down", "--hosts", f"{HEAD},{FOLLOWER}", check=False)
         subprocess.run([LAB, "down"], capture_output=True, env={**os.environ})
+        memory.forget()  # also where `down` failed: the next tests' `berth` would look for these hosts
 
 
 _IMAGES = {"BERTH_REGISTRY": "berth-test", "BERTH_VERSION": "checkout"}
