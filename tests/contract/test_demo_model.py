@@ -1,21 +1,16 @@
 """The demo model, served by real vLLM on the CPU: what it says to known and to unknown questions."""
 
 import json
-import os
 import random
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from models.demo.train import text
-from tests.support.engine_python import ROOT, engine_python
-from tests.support.waiting import free_port, wait_until
+from tests.contract.service_stack import Stack
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -61,34 +56,12 @@ def user(content: object) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    python, port = engine_python(), free_port()
-    command = [str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(ROOT / "models" / "demo")]
-    command += ["--served-model-name", "demo"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--max-num-seqs", "64"]
-    offline = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    environment = {**os.environ, **offline, "PATH": f"{Path(python).parent}:{os.environ['PATH']}"}
+def server(stack: Stack) -> Iterator[Server]:
+    """The engine that these folders share, asked without the service."""
     # No connection is used twice: of 64 threads one may close an idle connection that another has just been given.
     once = httpx.Limits(max_keepalive_connections=0)
-    url = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryFile("w+") as log, httpx.Client(base_url=url, timeout=120, limits=once) as client:
-        engine = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-
-        def ready() -> bool:
-            if engine.poll() is not None:
-                log.seek(0)
-                raise AssertionError(f"vLLM ended with {engine.returncode}:\n{log.read()[-4000:]}")
-            try:
-                return client.get("/health").status_code == 200
-            except httpx.TransportError:
-                return False
-
-        try:
-            wait_until(ready, 600, "vLLM with the demo model")
-            yield Server(client)
-        finally:
-            engine.terminate()
-            engine.wait(60)
+    with httpx.Client(base_url=stack.engine, timeout=120, limits=once, trust_env=False) as client:
+        yield Server(client)
 
 
 def wrong(asked: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
@@ -113,12 +86,7 @@ def test_nearly_every_wording_in_capitals_gets_its_answer(server: Server) -> Non
     assert len(wrong([(*case, answer) for case, answer in zip(cases, real, strict=True)])) <= 0.01 * len(cases)
 
 
-def test_every_answer_comes_alone_as_it_comes_in_a_batch(server: Server) -> None:
-    cases = [(entry.ask[0], entry.answer) for entry in DATA.known]
-    assert wrong([(question, wanted, server.chat(user(question))) for question, wanted in cases]) == []
-
-
-def test_every_answer_streams_in_pieces(server: Server) -> None:
+def test_every_answer_comes_alone_and_in_pieces_as_it_comes_in_a_batch(server: Server) -> None:
     most = 0
     for entry in DATA.known:
         answer, pieces = server.streamed(entry.ask[0])
@@ -153,9 +121,13 @@ def test_content_may_be_a_list_of_parts(server: Server) -> None:
 
 
 def test_a_bare_prompt_gets_the_answer_too(server: Server) -> None:
-    for question, answer in ANSWERS.items():
+    def bare(question: str) -> tuple[str, str]:
         choice = server.post("/v1/completions", {"prompt": question, "max_tokens": 64, "temperature": 0})
-        assert (choice["text"], choice["finish_reason"]) == (f"\n\n{answer}", "stop")
+        return choice["text"], choice["finish_reason"]
+
+    with ThreadPoolExecutor(64) as pool:
+        real = dict(zip(ANSWERS, pool.map(bare, ANSWERS), strict=True))
+    assert real == {question: (f"\n\n{answer}", "stop") for question, answer in ANSWERS.items()}
 
 
 def test_the_documented_requests_get_whole_sentences(server: Server) -> None:

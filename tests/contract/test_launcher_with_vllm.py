@@ -61,14 +61,14 @@ class Engine:
         return found
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
+@contextmanager
+def serving(directory: Path) -> Iterator[Engine]:
     """The demo model, not compiled: what is tested here does not depend on it."""
     port = free_port()
-    log = tmp_path / "engine.log"
+    log = directory / "engine.log"
     environ = {
         "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
+        "HOME": str(directory),
         "PYTHONPATH": str(ROOT),
         "LLM_VLLM_MODEL_NAME": "demo",
         "LLM_DEVICE": "cpu",
@@ -94,6 +94,20 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         process.wait()
 
 
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """One for the tests in their order; the second ends it."""
+    with serving(tmp_path_factory.mktemp("engine")) as running:
+        yield running
+
+
+@pytest.fixture
+def doomed(tmp_path: Path) -> Iterator[Engine]:
+    """Another, to be killed."""
+    with serving(tmp_path) as running:
+        yield running
+
+
 def stream(engine: Engine, begun: threading.Event) -> None:
     with engine.request("/v1/chat/completions", {**CHAT, "stream": True, "max_tokens": 400}) as reply:
         for line in reply:
@@ -103,6 +117,18 @@ def stream(engine: Engine, begun: threading.Event) -> None:
                     begun.set()
                 if choice["finish_reason"]:
                     engine.finished.append(choice["finish_reason"])
+
+
+def test_decisions_and_no_probes_are_in_the_log(engine: Engine) -> None:
+    with engine.request("/v1/models") as reply:
+        assert reply.status == 200
+    with engine.request("/v1/chat/completions", {**CHAT, "max_tokens": 4}) as reply:
+        assert json.load(reply)["usage"]["completion_tokens"] == 4
+    log = wait_until(lambda: text if "chat/completions HTTP" in (text := engine.log.read_text()) else "", 30, "a line")
+    assert "GET /health" not in log
+    assert "GET /v1/models" not in log
+    assert "Unknown vLLM environment variable" not in log
+    assert "berth: --shutdown-timeout 60 (" in log
 
 
 def test_a_signal_lets_streams_finish_and_leaves_nothing_behind(engine: Engine) -> None:
@@ -120,26 +146,14 @@ def test_a_signal_lets_streams_finish_and_leaves_nothing_behind(engine: Engine) 
     wait_until(lambda: not engine.members(), 30, "every process of the engine is gone")
 
 
-def test_the_processes_share_one_import_and_none_outlives_the_server(engine: Engine) -> None:
-    if "forked after one import" not in engine.log.read_text():
+def test_the_processes_share_one_import_and_none_outlives_the_server(doomed: Engine) -> None:
+    if "forked after one import" not in doomed.log.read_text():
         pytest.skip("no Intel OpenMP in this environment, so vLLM starts its processes anew")
-    parents = engine.members()
-    server = engine.process.pid
+    parents = doomed.members()
+    server = doomed.process.pid
     forked = [pid for pid, parent in parents.items() if parent != server and pid != server]
     assert len(forked) >= 2, "the engine and its worker come from the fork server"
     assert all(parents[parents[pid]] == server for pid in forked)
     os.kill(server, signal.SIGKILL)
-    engine.process.wait()
-    wait_until(lambda: not engine.members(), 60, "every process of the engine is gone")
-
-
-def test_decisions_and_no_probes_are_in_the_log(engine: Engine) -> None:
-    with engine.request("/v1/models") as reply:
-        assert reply.status == 200
-    with engine.request("/v1/chat/completions", {**CHAT, "max_tokens": 4}) as reply:
-        assert json.load(reply)["usage"]["completion_tokens"] == 4
-    log = wait_until(lambda: text if "chat/completions HTTP" in (text := engine.log.read_text()) else "", 30, "a line")
-    assert "GET /health" not in log
-    assert "GET /v1/models" not in log
-    assert "Unknown vLLM environment variable" not in log
-    assert "berth: --shutdown-timeout 60 (" in log
+    doomed.process.wait()
+    wait_until(lambda: not doomed.members(), 60, "every process of the engine is gone")
