@@ -63,9 +63,8 @@ def test_the_log_holds_no_errors(server: Started) -> None:
     assert [line for line in server.log().splitlines() if re.search(r"\bERROR\b|Traceback", line)] == []
 
 
-def test_a_stream_is_finished_after_sigterm(start: Any) -> None:
-    server: Started = start(environment=SERVE, shm_size="1g", mem_limit="6g", **STRANGER)
-    server.wait_until_ready()
+def test_a_stream_is_finished_after_sigterm(server: Started) -> None:
+    """The last one: it ends the server."""
     long = {**QUESTION, "stream": True, "max_tokens": 600, "ignore_eos": True}
     with server.client() as client, client.stream("POST", "/v1/chat/completions", json=long) as answer:
         received = pieces(answer.iter_lines())
