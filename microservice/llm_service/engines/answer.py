@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, Self
 
-from llm_service.engines.upstream import Header, Take, broken_off
+from llm_service.engines.upstream import Header, Straight, Take, broken_off
 from llm_service.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class Answer:
             self._wire.go_on()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    async def pour(self, take: Take) -> bool:
-        """As `Reply` has it. `take` is called as soon as bytes are there, without waking a task."""
+    async def pour(self, take: Take, straight: Straight | None = None) -> bool:
+        """As `Reply` has it. Both are called as soon as bytes are there, without waking a task."""
         while True:
             if self._pieces:
                 if not take(self._taken()):
@@ -75,10 +75,12 @@ class Answer:
                 return True
             else:
                 self._take = take
+                self._go_straight(straight)
                 try:
                     await self._more()
                 finally:
-                    stopped, self._take = self._take is None, None
+                    stopped = self._take is None
+                    self._wait()
                 if stopped:
                     return False
 
@@ -113,8 +115,16 @@ class Answer:
         except Exception as error:
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_exception(error)
-        self._take = None
+        self._wait()
         return False
+
+    def _wait(self) -> None:
+        self._take = None
+        self._go_straight(None)
+
+    def _go_straight(self, straight: Straight | None) -> None:
+        if self._wire is not None:
+            self._wire.go_straight(straight)
 
     def end(self) -> None:
         """Take note that it is complete."""

@@ -25,7 +25,10 @@ NOT_PASSED_ON = frozenset(
 Header = tuple[bytes, bytes]
 Take = Callable[[bytes], bool]
 """Takes a piece of a body; says whether the next one may come at once."""
-Pour = Callable[[Take], Awaitable[bool]]
+Straight = Callable[[bytes, int], bool]
+"""May take a chunk of a chunked body as it came, and the length of the piece in it: says whether it did. The head and
+the length are right; that a line ends where the chunk does is for it to see. What it leaves goes to `Take`."""
+Pour = Callable[[Take, Straight | None], Awaitable[bool]]
 AddressInfo = tuple[int, int, int, str, Any]
 """One of what `socket.getaddrinfo` returns."""
 
@@ -54,7 +57,8 @@ class Reply:
     """Ends the generation when the reply is not yet complete; may be called again, and at any time."""
     pour: Pour | None = None
     """Hands each piece of the body that is still to come to a function, until that asks to wait: returns whether the
-    body has ended. Raises what `body` raises. Where there is none, the body can only be read."""
+    body has ended. A chunk that came alone is first offered to the other one, if there is one. Raises what `body`
+    raises. Where there is none, the body can only be read."""
 
 
 class Connector(Protocol):

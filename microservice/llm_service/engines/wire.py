@@ -7,7 +7,8 @@ from typing import cast
 import httptools
 
 from llm_service.engines.answer import Answer
-from llm_service.engines.upstream import not_http, passed_on
+from llm_service.engines.lone_chunks import LoneChunks
+from llm_service.engines.upstream import Straight, not_http, passed_on
 
 LONGEST_HEAD_BYTES = 64 * 1024  # before the status is known; vLLM's heads have a few hundred
 READ_BYTES = 16 * 1024  # at once; uvloop would read 256,000, which a slow client then holds for long
@@ -36,6 +37,10 @@ class Wire(asyncio.BufferedProtocol):
         self._framed = False
         self._complete = False
         self._kept = False
+        self._between = False  # two chunks of a body: what comes next is the head of one
+        self._chunks = 0  # that ended with what came last
+        self._straight: Straight | None = None
+        self._lone: LoneChunks | None = None  # reads in place of this, while there is one
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -53,7 +58,7 @@ class Wire(asyncio.BufferedProtocol):
         self._used = True
         self._bodiless = bodiless
         self._last = last
-        self._framed = self._complete = self._kept = False
+        self._framed = self._complete = self._kept = self._between = False
         self._head_bytes = 0
         if body is not None and len(body) > JOINED_BYTES:
             self._transport.writelines((head, body))
@@ -73,25 +78,45 @@ class Wire(asyncio.BufferedProtocol):
             if not self._transport.is_closing():
                 self._transport.resume_reading()
 
+    def go_straight(self, straight: Straight | None) -> None:
+        """Offer chunks of the body that come alone to this, before they are parsed."""
+        self._straight = straight
+        if straight is None:
+            self._read()
+
+    def _read(self) -> None:
+        if self._lone is not None:
+            self._lone = None
+            self._transport.set_protocol(self)
+
     def get_buffer(self, sizehint: int) -> memoryview:
         """Say where to read to."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Parse what has come."""
+        self.parse(self._buffer[:nbytes])
+
+    def parse(self, data: bytes | memoryview) -> None:
+        """Take what has come."""
         answer = self._answer
         if answer is None:  # nothing was asked
             self._transport.abort()
             return
         answer.heard = True
+        self._chunks = 0
         try:
-            self._parser.feed_data(self._buffer[:nbytes])
+            self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             if not self._complete:
                 self._give_up(answer)
                 return
+        # Of a head that has begun the parser says nothing.
+        self._between = self._between and data[-2:] == b"\r\n"
+        if self._straight is not None:
+            self._shorten(self._straight, len(data))
         if answer.status == 0:
-            self._head_bytes += nbytes
+            self._head_bytes += len(data)
             if self._head_bytes > LONGEST_HEAD_BYTES:
                 self._give_up(answer)
         elif self._complete:
@@ -102,12 +127,22 @@ class Wire(asyncio.BufferedProtocol):
                 self._paused = True
                 self._transport.pause_reading()
 
+    def _shorten(self, straight: Straight, size: int) -> None:
+        if self._lone is not None:
+            self._lone.straight = straight if self._between else None
+            if size > READ_BYTES:
+                self.go_straight(None)
+        elif self._between and self._chunks == 1:
+            self._lone = LoneChunks(self, straight)
+            self._transport.set_protocol(self._lone)
+
     def _give_up(self, answer: Answer) -> None:
         self.abort()
         answer.fail(not_http())
 
     def _finish(self, answer: Answer) -> None:
         self._answer = None
+        self.go_straight(None)
         self.go_on()
         # An engine that answered before it had the whole request reads the rest of it as the next one.
         if self._kept and not self._transport.get_write_buffer_size():
@@ -119,6 +154,7 @@ class Wire(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note of the end."""
         del self._parser  # they hold each other
+        self._lone = None
         self._gone(self)
         answer, self._answer = self._answer, None
         if answer is None:
@@ -163,6 +199,15 @@ class Wire(asyncio.BufferedProtocol):
         """Take a piece of the body."""
         if not self._complete and piece and self._answer is not None:
             self._answer.add(piece)
+
+    def on_chunk_header(self) -> None:
+        """Take note that a chunk begins."""
+        self._between = False
+
+    def on_chunk_complete(self) -> None:
+        """Take note that it has come whole."""
+        self._between = True
+        self._chunks += 1
 
     def on_message_complete(self) -> None:
         """Take note that the answer is whole."""

@@ -21,48 +21,51 @@ class WholeEvents:
     """Hands out only whole events, so that an error event after a break never lands inside another one."""
 
     def __init__(self) -> None:
-        self._held = b""
-        self._before = b""
-        self._last = b""
+        self.held = b""
+        """What has come of an event that is not yet whole."""
+        self.before = b""
+        """What went before `last`, or the end of it."""
+        self.last = b""
+        """The whole events that came together last."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes of the engine's; return those that complete an event."""
-        if self._held:
-            chunk = self._held + chunk
-            self._held = b""
+        if self.held:
+            chunk = self.held + chunk
+            self.held = b""
         if not chunk.endswith(b"\n\n"):
             end = _end_of_last_event(chunk)
-            self._held = chunk[end:]
-            if len(self._held) > LARGEST_EVENT:
+            self.held = chunk[end:]
+            if len(self.held) > LARGEST_EVENT:
                 raise EngineLost(f"The engine sent an event of more than {LARGEST_EVENT // 1024**2} MiB.")
             chunk = chunk[:end]
         if chunk:
-            self._before, self._last = self._last[-TAIL_BYTES:], chunk
+            self.before, self.last = self.last, chunk
         return chunk
 
     @property
     def tail(self) -> bytes:
         """The end of what has come, so far as it is whole: at least the last event."""
-        return self._before + self._last
+        return self.before[-TAIL_BYTES:] + self.last
 
     @property
     def none_yet(self) -> bool:
         """Whether not a byte has come."""
-        return not (self._held or self._last)
+        return not (self.held or self.last)
 
     @property
     def ends_in_error(self) -> bool:
         """Whether the last event was an error: a service like this one, nearer to the engine, has lost it."""
-        return not self._held and self._last_event().startswith((b'data: {"error"', b"event: error\n"))
+        return not self.held and self._last_event().startswith((b'data: {"error"', b"event: error\n"))
 
     def ends_with(self, marks: tuple[bytes, ...]) -> bool:
         """Whether the last event begins with one of these, so that the stream is complete; without marks, any does."""
-        if self._held or not marks:
-            return not self._held
+        if self.held or not marks:
+            return not self.held
         return self._last_event().startswith(marks)
 
     def _last_event(self) -> bytes:
-        return self._last.replace(b"\r\n", b"\n").rstrip().rpartition(b"\n\n")[2]
+        return self.last.replace(b"\r\n", b"\n").rstrip().rpartition(b"\n\n")[2]
 
 
 def error_event(error: ServiceError, dialect: str | None) -> bytes:

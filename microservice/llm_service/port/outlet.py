@@ -13,11 +13,14 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 class Outlet:
     """The connection of one reply whose head is out."""
 
-    __slots__ = ("_cycle", "_write")
+    __slots__ = ("_cycle", "flow", "write_raw")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
-        self._write = cycle.transport.write
+        self.flow = cycle.flow
+        """`write_paused` says whether the client lags."""
+        self.write_raw = cycle.transport.write
+        """Sends what has the frame of a chunk already. Raises RuntimeError when the connection is closed."""
 
     @classmethod
     def of(cls, send: Send) -> Self | None:
@@ -31,12 +34,12 @@ class Outlet:
         """Send a piece; say whether the client keeps up."""
         cycle = self._cycle
         if not cycle.disconnected:
-            self._write(b"%x\r\n%b\r\n" % (len(data), data))
-        return not cycle.flow.write_paused
+            self.write_raw(b"%x\r\n%b\r\n" % (len(data), data))
+        return not self.flow.write_paused
 
     async def room(self) -> None:
         """Wait until the client has read enough, or has left."""
-        await self._cycle.flow.drain()
+        await self.flow.drain()
 
 
 def write_whole(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:

@@ -10,6 +10,7 @@ from llm_service.errors import EngineLost
 
 REQUEST = b"POST /v1/x HTTP/1.1\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 class Line(asyncio.Transport):
@@ -20,6 +21,10 @@ class Line(asyncio.Transport):
         self.sent = b""
         self.unsent = 0
         self.paused = self.closed = False
+        self.protocol: Any = None
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
 
     def write(self, data: Any) -> None:
         self.sent += data
@@ -47,6 +52,7 @@ class Connection:
         self.line = Line()
         self.free: list[Wire] = []
         self.wire = Wire(bytearray(wires.READ_BYTES), self.free.append, lambda _: None)
+        self.line.set_protocol(self.wire)
         self.wire.connection_made(self.line)
 
     def ask(self, **how: bool) -> Answer:
@@ -54,15 +60,24 @@ class Connection:
 
     def feed(self, *parts: bytes) -> None:
         for part in parts:
-            for begin in range(0, len(part), wires.READ_BYTES):
-                piece = part[begin : begin + wires.READ_BYTES]
-                self.wire.get_buffer(-1)[: len(piece)] = piece
-                if not self.line.closed:
-                    self.wire.buffer_updated(len(piece))
+            while part and not self.line.closed:
+                part = part[self._read(part) :]
+
+    def _read(self, data: bytes) -> int:
+        """Have the reader of the moment read, as an event loop does; return how much it took."""
+        reader = self.line.protocol
+        if isinstance(reader, asyncio.Protocol):
+            reader.data_received(data)
+            return len(data)
+        buffer = reader.get_buffer(-1)
+        size = min(len(data), len(buffer))
+        buffer[:size] = data[:size]
+        reader.buffer_updated(size)
+        return size
 
     def lose(self, error: Exception | None = None) -> None:
         self.line.closed = True
-        self.wire.connection_lost(error)
+        self.line.protocol.connection_lost(error)
 
 
 async def take(answer: Answer) -> bytes:
@@ -90,12 +105,18 @@ def prefix_of(answer: Answer) -> tuple[bytes, EngineLost | None]:
     return asyncio.run(collect())
 
 
+def chunk(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
 def framed(body: list[bytes], framing: str) -> bytes:
     if framing == "length":
         return OK + b"Content-Length: %d\r\n\r\n" % sum(map(len, body)) + b"".join(body)
     if framing == "chunked":
         chunks = b"".join(b"%x;ext=1\r\n%b\r\n" % (len(piece), piece) for piece in body if piece)
-        return OK + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\nTrailer-Field: x\r\n\r\n"
+        return CHUNKED + chunks + b"0\r\nTrailer-Field: x\r\n\r\n"
+    if framing == "plainly chunked":
+        return CHUNKED + b"".join(chunk(piece) for piece in body if piece) + b"0\r\n\r\n"
     return OK + b"\r\n" + b"".join(body)
 
 

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from llm_service.engines.answer import Answer
 from llm_service.engines.wire import MOST_HELD_BYTES
 from llm_service.errors import EngineLost, ServiceError
-from tests.unit.service.lines import OK, Connection, framed, split
+from tests.unit.service.lines import CHUNKED, Connection, framed, split
 
 bodies = st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=8)
 points = st.lists(st.integers(0, 2000), max_size=12)
-CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 async def poured(connection: Connection, answer: Answer, data: list[bytes], holds: list[bool], cut: bool) -> Any:
