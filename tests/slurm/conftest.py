@@ -51,4 +51,4 @@ def real_sif(cluster: Lab) -> str:
     """Path in the cluster of a SIF with the real vLLM for CPU; ready in a minute."""
     if reason := sif.missing(sif.engine_image()):
         pytest.skip(reason)
-    return sif.make(cluster, sif.engine_image(), "vllm-cpu.sif")
+    return sif.make(cluster, sif.engine_image(), "vllm-cpu.sif", compressed=False)
