@@ -64,8 +64,9 @@ def _serve(settings: Settings, listener: socket.socket, batch: logs.Batch | None
     host, port = listener.getsockname()[:2]
     _log.info("settings", extra={"fields": {"settings": settings.masked()}})
     drain, refused = Drain(), Counter[int]()
+    door = create_app(settings, drain, batch, refused)
     server = Server(
-        server_config(create_app(settings, drain, batch, refused), settings, refused),
+        server_config(door, settings, refused),
         drain,
         settings.drain_seconds,
     )
@@ -74,7 +75,10 @@ def _serve(settings: Settings, listener: socket.socket, batch: logs.Batch | None
     gc.freeze()  # what is there for good need not be looked through again
     gc.set_threshold(GARBAGE_OBJECTS)
     _log.info("listening", extra={"fields": {"address": f"{host}:{port}"}})
-    server.run(sockets=[listener])
+    try:
+        server.run(sockets=[listener])
+    finally:
+        door.ended.settle()
     _log.info("stopped")
     return 0 if server.started else 1
 

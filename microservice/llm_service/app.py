@@ -21,6 +21,7 @@ from llm_service.lock.keys import Keys
 from llm_service.paths import Paths
 from llm_service.port.stopping import Drain
 from llm_service.records.access import access_log
+from llm_service.records.ended import Ended
 from llm_service.records.logs import Batch
 from llm_service.records.metrics import Metrics
 from llm_service.records.statistics import Statistics
@@ -46,6 +47,8 @@ def create_app(
     statistics = Statistics()
     admission = Admission(settings)
     metrics = Metrics(admission, pool, Counter() if refused is None else refused)
+    observers = (access_log(batch), statistics.finished, metrics.finished)
+    ended = Ended(*observers) if batch is None else Ended(*observers, after=batch.flush)
     paths = Paths(settings.open_paths)
     keys = Keys(settings.keys_file) if settings.keys_file else None
 
@@ -53,16 +56,15 @@ def create_app(
     local.add_errors(app)
     local.add_health(app, pool, drain)
     local.add_models(app, pool, drain)
-    local.add_figures(app, statistics, metrics, pool)
+    local.add_figures(app, ended, statistics, metrics, pool)
     local.add_description(app, openapi.document(paths, locked=keys is not None, page=settings.page))
     if settings.page:
         app.router.routes.extend(page_routes())
 
     forward = Forward(settings, pool, drain, admission)
-    observers = (access_log(batch), statistics.finished, metrics.finished)
     if tracing is None:
-        return Door(app, forward, paths, keys, observers, page=settings.page)
-    return Door(app, forward, paths, keys, (*observers, tracing.finished), tracing.begin, page=settings.page)
+        return Door(app, forward, paths, keys, ended, page=settings.page)
+    return Door(app, forward, paths, keys, ended, tracing.begin, tracing.finished, page=settings.page)
 
 
 def _fastapi(pool: Pool, tracing: "Tracing | None") -> FastAPI:

@@ -18,6 +18,7 @@ from llm_service.errors import ServiceError, Unauthorized, Unexpected, WrongMeth
 from llm_service.forward import Forward
 from llm_service.lock.keys import Key, Keys, shown_key
 from llm_service.paths import Kind, Paths, Route, public
+from llm_service.records.ended import Ended
 from llm_service.records.exchange import LONGEST_LOGGED, Exchange, Observer
 
 _log = logging.getLogger("llm_service.door")
@@ -34,8 +35,9 @@ class Door:
         forward: Forward,
         paths: Paths,
         keys: Keys | None,
-        observers: tuple[Observer, ...],
+        ended: Ended,
         begin_trace: Observer | None = None,
+        end_trace: Observer | None = None,
         *,
         page: bool = True,
     ) -> None:
@@ -43,12 +45,13 @@ class Door:
         self._forward = forward
         self._paths = paths
         self._keys = keys
-        self._observers = observers
+        self.ended = ended
         self._begin_trace = begin_trace
+        self._end_trace = end_trace
         self._page = page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, and tell the observers when it has ended."""
+        """Serve one request, and take note of it when it has ended."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -81,8 +84,9 @@ class Door:
             exchange.outcome = "fault"
         finally:
             exchange.last_byte_at = perf_counter()
-            for observe in self._observers:
-                observe(exchange)
+            if self._end_trace is not None:
+                self._end_trace(exchange)
+            self.ended.add(exchange)
 
     def _opened(self, scope: Scope, exchange: Exchange) -> Key | None:
         """Return the key that a request shows; raise Unauthorized when it shows none and needs one."""

@@ -13,6 +13,7 @@ from llm_service.engines.relay import Phase
 from llm_service.errors import RETRY_AFTER_SECONDS, EngineLost, NotFound, ServiceError, envelope, openai_body
 from llm_service.port.stopping import Drain
 from llm_service.records import exposition
+from llm_service.records.ended import Ended
 from llm_service.records.metrics import Metrics
 from llm_service.records.statistics import Statistics
 
@@ -64,18 +65,20 @@ def add_models(app: FastAPI, pool: Pool, drain: Drain) -> None:
         return Response(body, status, media_type=content_type)
 
 
-def add_figures(app: FastAPI, statistics: Statistics, metrics: Metrics, pool: Pool) -> None:
+def add_figures(app: FastAPI, ended: Ended, statistics: Statistics, metrics: Metrics, pool: Pool) -> None:
     """Add what was counted, for OPEA's tools and for Prometheus."""
 
     @app.get("/v1/statistics")
     async def figures() -> Response:
         """OPEA's latencies of the latest requests, in seconds."""
+        ended.settle()
         return Response(orjson.dumps(statistics.report()), media_type=_JSON)
 
     @app.get("/metrics")
     async def scrape() -> Response:
         """What Prometheus collects."""
         await pool.state()  # so that engines are as they are now
+        ended.settle()
         return Response(metrics.render(), media_type=exposition.CONTENT_TYPE)
 
 

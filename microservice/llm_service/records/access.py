@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from time import perf_counter, time
 
 from llm_service.records.exchange import Exchange, Observer
 from llm_service.records.logs import Batch
@@ -20,7 +21,8 @@ def _log_request(batch: Batch | None, exchange: Exchange) -> None:
         return
     fields = {name: value for name, value in _line(exchange).items() if value is not None}
     if batch is not None:
-        batch.add("request", fields)
+        ago = 0.0 if exchange.last_byte_at is None else perf_counter() - exchange.last_byte_at
+        batch.add(time() - ago, "request", fields)
     else:
         _log.info("request", extra={"fields": fields})
 

@@ -51,4 +51,4 @@ class Exchange:
 
 
 Observer = Callable[[Exchange], None]
-"""Called once at the end of each request. It must be quick, and must not raise."""
+"""Called once for each request that has ended. It must be quick, and must not raise."""

@@ -1,7 +1,5 @@
 """Log lines on standard output: JSON where a machine reads them, plain on a terminal."""
 
-import asyncio
-import atexit
 import logging
 import sys
 import time
@@ -9,8 +7,6 @@ from functools import lru_cache
 from typing import TextIO
 
 import orjson
-
-FLUSH_SECONDS = 0.05
 
 
 class JsonLines(logging.Formatter):
@@ -26,7 +22,7 @@ class JsonLines(logging.Formatter):
 
 
 class Batch:
-    """Lines of one logger that are written together a moment later.
+    """Lines of one logger that are written together.
 
     A record's way through `logging`, and a write of its own, would cost a small request more than its relaying may.
     """
@@ -35,14 +31,11 @@ class Batch:
         self._logger = logger
         self._out = out
         self._waiting: list[str] = []
-        atexit.register(self.flush)
 
-    def add(self, message: str, fields: dict[str, object]) -> None:
-        """Take a line. Must be called in the event loop."""
-        line = _stamped(time.time(), "info", self._logger, message)
+    def add(self, at: float, message: str, fields: dict[str, object]) -> None:
+        """Take a line, and when what it tells of happened, in seconds since 1970."""
+        line = _stamped(at, "info", self._logger, message)
         line |= fields
-        if not self._waiting:
-            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
         self._waiting.append(orjson.dumps(line, default=str).decode())
 
     def flush(self) -> None:
