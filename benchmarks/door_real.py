@@ -1,6 +1,8 @@
 """The service in front of real vLLM with the demo model, against that vLLM by itself, measured by `vllm bench serve`.
 
-The engine has one core; the service and the load share the next one, where there is no third.
+Both ways are taken at the same time, so that they share each step of the engine: one after the other, the machine's own
+changes are larger than what is looked for. The engine has one core; the service and the loads share the next one, where
+there is no third.
 """
 
 import json
@@ -11,6 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,9 +27,9 @@ MODEL = ROOT / "models" / "demo"
 PATIENCE_S = 600.0
 # Streams of 64 tokens, each as long as it was asked to be, so that both ways do the same work.
 WORKLOAD = "--dataset-name random --random-input-len 128 --random-output-len 64 --ignore-eos"
-# Eight at once say how much passes. What the first token takes is told by requests that come now and then: where all
-# come at once, it is their place in the queue that is measured.
-FULL, PACED = "--max-concurrency 8", "--request-rate 2 --max-concurrency 8"
+# Four at once each say how much passes. What the first token takes is told by requests that come now and then: where
+# all come at once, it is their place in the queue that is measured.
+FULL, PACED = "--max-concurrency 4", "--request-rate 1 --max-concurrency 4"
 FIGURES = {
     "output_throughput": "tokens a second",
     "median_itl_ms": "next token p50",
@@ -65,14 +68,14 @@ def real(rounds: int, prompts: int, as_json: bool) -> int:
         assert ours.watched is not None
         stack.callback(ours.watched.end)
         ports = {"direct": port, "ours": ours.port}
+        spot = third[0] if third else core.relay
         for turn in range(-1, rounds):  # the first one warms up
-            for name in sorted(ports, reverse=turn % 2 == 1):
-                spot = third[0] if third else core.relay
-                full = _bench(ports[name], FULL, prompts if turn >= 0 else 32, turn + 1, spot, place)
-                if turn < 0:
-                    continue
-                paced = _bench(ports[name], PACED, max(10, prompts // 5), turn + 1, spot, place)
-                found = {**full, "median_ttft_ms": paced["median_ttft_ms"]}
+            full = _both(ports, FULL, prompts if turn >= 0 else 16, turn + 1, spot, place)
+            if turn < 0:
+                continue
+            paced = _both(ports, PACED, max(10, prompts // 2), turn + 1, spot, place)
+            for name in ports:
+                found = {**full[name], "median_ttft_ms": paced[name]["median_ttft_ms"]}
                 taken[name].append(found)
                 note(f"{name}: {', '.join(f'{found[key]:.4g} {word}' for key, word in FIGURES.items())}")
     return _report(taken, as_json)
@@ -91,14 +94,26 @@ def _wait(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
             time.sleep(0.5)
 
 
-def _bench(port: int, pace: str, prompts: int, seed: int, core: int, place: Path) -> dict[str, Any]:
+def _both(
+    ports: dict[str, int], pace: str, prompts: int, turn: int, core: int, place: Path
+) -> dict[str, dict[str, Any]]:
+    """One run each way, begun together."""
+    with ThreadPoolExecutor(len(ports)) as pool:
+        runs = {
+            name: pool.submit(_bench, port, pace, prompts, turn * len(ports) + at, core, place / f"{name}.json")
+            for at, (name, port) in enumerate(ports.items())
+        }
+        return {name: run.result() for name, run in runs.items()}
+
+
+def _bench(port: int, pace: str, prompts: int, seed: int, core: int, out: Path) -> dict[str, Any]:
     words = f"--backend openai-chat --endpoint /v1/chat/completions --base-url http://127.0.0.1:{port}"
     words += f" --model demo --tokenizer {MODEL} --num-prompts {prompts} --seed {seed} {WORKLOAD} {pace}"
-    words += f" --disable-tqdm --save-result --result-dir {place} --result-filename result.json"
+    words += f" --disable-tqdm --save-result --result-dir {out.parent} --result-filename {out.name}"
     environ = {**os.environ, "OPENAI_API_KEY": KEY, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         # `vllm bench serve`, without the half minute in which the program makes itself ready.
-        [ENGINE / "python", "-P", "-m", "engine.bench_vllm", "serve", place, *words.split()],
+        [ENGINE / "python", "-P", "-m", "engine.bench_vllm", "serve", out.parent, *words.split()],
         env=environ,
         text=True,
         capture_output=True,
@@ -106,7 +121,7 @@ def _bench(port: int, pace: str, prompts: int, seed: int, core: int, place: Path
     )
     if done.returncode:
         fail(f"vllm bench serve failed: {(done.stderr or done.stdout).strip()[-300:]}", "run it by hand")
-    result: dict[str, Any] = json.loads((place / "result.json").read_text())
+    result: dict[str, Any] = json.loads(out.read_text())
     if result["failed"] or result["completed"] != prompts:
         fail(f"{result['failed']} of {prompts} requests failed", "read the service's log")
     return result
@@ -116,7 +131,6 @@ def _report(taken: dict[str, list[dict[str, Any]]], as_json: bool) -> int:
     medians = {
         name: {key: statistics.median(one[key] for one in all_) for key in FIGURES} for name, all_ in taken.items()
     }
-    # The rounds alternate, so each pair saw the same state of the machine.
     ratios = {
         key: statistics.median(
             ours[key] / direct[key] for ours, direct in zip(taken["ours"], taken["direct"], strict=True)
