@@ -213,6 +213,7 @@ def test_sigterm_lets_a_stream_finish_and_ends_with_0(service: Process, engine: 
         text += b"".join(parts)
     assert text.endswith(b"data: [DONE]\n\n")
     assert service.process.wait(20) == 0
+    assert [line["outcome"] for line in service.lines("request")] == ["ok"]  # of the last moment, too
 
 
 def test_what_cannot_finish_in_time_ends_with_an_error_event(engine: StubEngine, tmp_path: Path) -> None:
