@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from engine import model, names
+from engine import model, names, untar
 from engine.messages import Exit, Problem
 
 HOME = "berth-unpacked"  # beside the hub's cache
@@ -84,8 +84,7 @@ def _extract(pack: Path, folder: Path) -> None:
         if pack.name.endswith(_IMAGES):
             _unsquash(pack, work)
         else:
-            with tarfile.open(pack) as tar:
-                tar.extractall(work, filter="data")  # nothing outside of the folder, no devices
+            untar.extract(pack, work)
         work.chmod(0o755)
         work.rename(folder)
     except (tarfile.TarError, EOFError) as error:

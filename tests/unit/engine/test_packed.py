@@ -15,6 +15,7 @@ import pytest
 from engine import packed, serve
 from engine.model import cache_below
 from engine.packed import BadPack
+from tests.support.packs import untar
 
 COMMIT = "c" * 40
 
@@ -87,8 +88,7 @@ def test_a_tar_cannot_write_outside(tmp_path: Path, environ: dict[str, str]) -> 
 
 
 def test_a_folder_with_a_models_cache_in_it_is_served_from_its_snapshot(pack: Path, tmp_path: Path) -> None:
-    with tarfile.open(pack) as tar:
-        tar.extractall(tmp_path / "mounted", filter="data")
+    untar(pack, tmp_path / "mounted")
     top = tmp_path / "mounted" / "org--name"
     for folder in (top.parent, top, top / "models--org--name"):
         found = unpack(folder, {})
@@ -126,8 +126,7 @@ def test_an_image_by_the_real_mksquashfs_keeps_the_models_name(
 ) -> None:
     if not shutil.which("mksquashfs") or not shutil.which("unsquashfs"):
         pytest.skip("no squashfs-tools here (Debian's package of that name)")
-    with tarfile.open(pack) as tar:
-        tar.extractall(tmp_path / "plain", filter="data")
+    untar(pack, tmp_path / "plain")
     (repository,) = (tmp_path / "plain").glob("*/models--*")
     image, how = tmp_path / "tiny.squashfs", ("-keep-as-directory", "-noI", "-noD", "-noF", "-noX", "-quiet")
     subprocess.run(["mksquashfs", repository, image, *how], check=True, capture_output=True)
@@ -156,8 +155,7 @@ def test_what_a_storage_initializer_unpacked_is_the_hub_s_cache(
 ) -> None:
     """KServe unpacks an artifact by itself, with the folder that its tar begins with."""
     mounted = tmp_path / "models"
-    with tarfile.open(pack) as tar:
-        tar.extractall(mounted, filter="data")
+    untar(pack, mounted)
     settings = {
         "LLM_DEVICE": "cpu",
         "LLM_VLLM_MODEL_NAME": "org/name",

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import tarfile
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from berth.models.hubcache import Repository
 from berth.models.transfer import Transfer
 from berth.progress import Progress
 from engine import packed
+from tests.support.packs import untar
 from tests.support.stub_hub import StubHub
 from tests.support.stub_models import Model
 from tests.unit.models.conftest import MODEL, Fetch
@@ -88,8 +88,7 @@ def test_the_tar_is_a_cache_again_and_the_same_bytes_each_time(
     assert path.name == "tests--tiny-llama.tar"
     first = path.read_bytes()
     assert tarball.pack(fetched, path, transfer).read_bytes() == first
-    with tarfile.open(path) as tar:
-        tar.extractall(tmp_path / "out", filter="data")
+    untar(path, tmp_path / "out")
     top = tmp_path / "out" / "tests--tiny-llama"
     assert sorted(each.name for each in top.iterdir()) == ["models--tests--tiny-llama", "version.txt"]
     again = Repository(top, MODEL)
