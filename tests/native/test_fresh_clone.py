@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -30,12 +31,22 @@ def clone(target: Path) -> Path:
     return target
 
 
+def fresh_path() -> str:
+    """PATH as a fresh machine has it, so that the system's own Python is used; this one's where that is too old."""
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    python = shutil.which("python3", path=path)
+    new_enough = "import sys; sys.exit(sys.version_info < (3, 11))"
+    fits = python is not None and subprocess.run([python, "-c", new_enough]).returncode == 0
+    return path if fits else os.environ["PATH"]
+
+
 def test_scripts_up_on_a_fresh_clone_answers_and_down_stops_it(tmp_path: Path) -> None:
     engine_python()  # where vLLM cannot be installed, this test cannot run either
     kit = clone(tmp_path / "kit")
     ours = ("LLM_", "VLLM_", "BERTH_", "HF_", "UV_", "PYTHONPATH", "VIRTUAL_ENV")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environ |= {
+        "PATH": fresh_path(),
         "HF_ENDPOINT": f"http://127.0.0.1:{free_port()}",  # no hub, so that the demo model is served anywhere
         "HF_HOME": str(tmp_path / "huggingface"),
         "DOCKER_HOST": f"unix://{tmp_path}/no-docker.sock",
