@@ -82,9 +82,9 @@ class Wire(asyncio.BufferedProtocol):
         """Offer chunks of the body that come alone to this, before they are parsed."""
         self._straight = straight
         if straight is None:
-            self._read()
+            self._read_itself()
 
-    def _read(self) -> None:
+    def _read_itself(self) -> None:
         if self._lone is not None:
             self._lone = None
             self._transport.set_protocol(self)
@@ -114,7 +114,7 @@ class Wire(asyncio.BufferedProtocol):
         # Of a head that has begun the parser says nothing.
         self._between = self._between and data[-2:] == b"\r\n"
         if self._straight is not None:
-            self._shorten(self._straight, len(data))
+            self._choose_reader(self._straight, len(data))
         if answer.status == 0:
             self._head_bytes += len(data)
             if self._head_bytes > LONGEST_HEAD_BYTES:
@@ -127,7 +127,7 @@ class Wire(asyncio.BufferedProtocol):
                 self._paused = True
                 self._transport.pause_reading()
 
-    def _shorten(self, straight: Straight, size: int) -> None:
+    def _choose_reader(self, straight: Straight, size: int) -> None:
         if self._lone is not None:
             self._lone.straight = straight if self._between else None
             if size > READ_BYTES:
