@@ -65,11 +65,7 @@ def _serve(settings: Settings, listener: socket.socket, batch: logs.Batch | None
     _log.info("settings", extra={"fields": {"settings": settings.masked()}})
     drain, refused = Drain(), Counter[int]()
     door = create_app(settings, drain, batch, refused)
-    server = Server(
-        server_config(door, settings, refused),
-        drain,
-        settings.drain_seconds,
-    )
+    server = Server(server_config(door, settings, refused), drain, settings.drain_seconds)
     _return_memory()
     gc.collect()
     gc.freeze()  # what is there for good need not be looked through again

@@ -120,7 +120,7 @@ def test_what_could_be_a_chunk_is_none_in_the_middle_of_another() -> None:
 
 def test_the_head_of_a_chunk_that_has_begun_is_no_place_for_another() -> None:
     def scene(connection: Connection, answer: Answer, taken: Taken) -> None:
-        # 15 bytes, whose head comes in two: the second part looks like a whole chunk of 5.
+        # 21 bytes, whose head, 15, comes in two: the second part looks like a whole chunk of 5.
         connection.feed(chunk(b"a"), b"1", b"5\r\nhello\r\n", b"the rest 14 by\r\n", b"0\r\n\r\n")
 
     taken = Taken()
