@@ -7,6 +7,7 @@ from llm_service.engines import wire as wires
 from llm_service.engines.answer import Answer
 from llm_service.engines.wire import Wire
 from llm_service.errors import EngineLost
+from tests.unit.service.raw import chunked
 
 REQUEST = b"POST /v1/x HTTP/1.1\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -105,10 +106,6 @@ def prefix_of(answer: Answer) -> tuple[bytes, EngineLost | None]:
     return asyncio.run(collect())
 
 
-def chunk(piece: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(piece), piece)
-
-
 def framed(body: list[bytes], framing: str) -> bytes:
     if framing == "length":
         return OK + b"Content-Length: %d\r\n\r\n" % sum(map(len, body)) + b"".join(body)
@@ -116,7 +113,7 @@ def framed(body: list[bytes], framing: str) -> bytes:
         chunks = b"".join(b"%x;ext=1\r\n%b\r\n" % (len(piece), piece) for piece in body if piece)
         return CHUNKED + chunks + b"0\r\nTrailer-Field: x\r\n\r\n"
     if framing == "plainly chunked":
-        return CHUNKED + b"".join(chunk(piece) for piece in body if piece) + b"0\r\n\r\n"
+        return CHUNKED + chunked(*filter(None, body)) + b"0\r\n\r\n"
     return OK + b"\r\n" + b"".join(body)
 
 

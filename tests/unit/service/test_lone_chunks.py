@@ -11,13 +11,14 @@ from llm_service.engines.answer import Answer
 from llm_service.engines.lone_chunks import LoneChunks
 from llm_service.engines.wire import READ_BYTES
 from llm_service.errors import EngineLost
-from tests.unit.service.lines import CHUNKED, Connection, chunk, framed, received, split
+from tests.unit.service.lines import CHUNKED, Connection, framed, received, split
+from tests.unit.service.raw import chunked
 
 # Some look like chunks, or like parts of one, so that a cut in the wrong place could be taken for one.
 pieces = st.one_of(
     st.binary(min_size=1, max_size=300),
     st.sampled_from([b"5\r\nhello\r\n", b"\r\n", b"1\r\n", b"0\r\n\r\n", b"a\r\n5\r\nhello\r\n\r\n"]),
-    st.binary(min_size=1, max_size=20).map(chunk),
+    st.binary(min_size=1, max_size=20).map(chunked),
 )
 Scene = Callable[[Connection, Answer, "Taken"], Any]
 
@@ -72,7 +73,7 @@ def test_all_of_it_arrives_once_and_in_order_whichever_way_it_goes(
     body: Any, cuts: Any, together: bool, keeps: Any
 ) -> None:
     stream = framed(body, "plainly chunked").removeprefix(CHUNKED)
-    parts = split(stream, cuts) if together else [part for piece in body for part in split(chunk(piece), cuts)]
+    parts = split(stream, cuts) if together else [part for piece in body for part in split(chunked(piece), cuts)]
     answers = iter(keeps)
     taken = Taken(lambda: next(answers, True))
     end = [] if together else [b"0\r\n\r\n"]
@@ -81,7 +82,7 @@ def test_all_of_it_arrives_once_and_in_order_whichever_way_it_goes(
 
 
 def test_chunks_that_come_alone_go_on_as_they_came_and_the_connection_serves_again() -> None:
-    chunks = [chunk(b"data: %d\n\n" % number) for number in range(20)]
+    chunks = [chunked(b"data: %d\n\n" % number) for number in range(20)]
 
     def scene(connection: Connection, answer: Answer, taken: Taken) -> None:
         for one in chunks:
@@ -93,25 +94,27 @@ def test_chunks_that_come_alone_go_on_as_they_came_and_the_connection_serves_aga
     assert failure is None
     assert taken.straight == chunks[1:]  # the first shows that they come alone
     answer = connection.ask()
-    connection.feed(CHUNKED, chunk(b"other "), chunk(b"words"), b"0\r\n\r\n")
+    connection.feed(CHUNKED, chunked(b"other "), chunked(b"words"), b"0\r\n\r\n")
     assert (received(answer), taken.straight[-1]) == (b"other words", chunks[-1])
 
 
 def test_one_in_two_parts_goes_the_long_way_and_the_next_one_straight() -> None:
     def scene(connection: Connection, answer: Answer, taken: Taken) -> None:
-        connection.feed(chunk(b"a"), chunk(b"b"), chunk(b"cc")[:4], chunk(b"cc")[4:], chunk(b"d"), b"0\r\n\r\n")
+        connection.feed(
+            chunked(b"a"), chunked(b"b"), chunked(b"cc")[:4], chunked(b"cc")[4:], chunked(b"d"), b"0\r\n\r\n"
+        )
 
     taken = Taken()
     _, failure = play(taken, scene)
     assert (b"".join(taken.all), failure) == (b"abccd", None)
-    assert taken.straight == [chunk(b"b"), chunk(b"d")]
+    assert taken.straight == [chunked(b"b"), chunked(b"d")]
 
 
 def test_what_could_be_a_chunk_is_none_in_the_middle_of_another() -> None:
-    inner = chunk(b"hello")
+    inner = chunked(b"hello")
 
     def scene(connection: Connection, answer: Answer, taken: Taken) -> None:
-        connection.feed(chunk(b"a"), b"%x\r\n" % (2 * len(inner)), inner, inner, b"\r\n", b"0\r\n\r\n")
+        connection.feed(chunked(b"a"), b"%x\r\n" % (2 * len(inner)), inner, inner, b"\r\n", b"0\r\n\r\n")
 
     taken = Taken()
     _, failure = play(taken, scene)
@@ -121,7 +124,7 @@ def test_what_could_be_a_chunk_is_none_in_the_middle_of_another() -> None:
 def test_the_head_of_a_chunk_that_has_begun_is_no_place_for_another() -> None:
     def scene(connection: Connection, answer: Answer, taken: Taken) -> None:
         # 21 bytes, whose head, 15, comes in two: the second part looks like a whole chunk of 5.
-        connection.feed(chunk(b"a"), b"1", b"5\r\nhello\r\n", b"the rest 14 by\r\n", b"0\r\n\r\n")
+        connection.feed(chunked(b"a"), b"1", b"5\r\nhello\r\n", b"the rest 14 by\r\n", b"0\r\n\r\n")
 
     taken = Taken()
     _, failure = play(taken, scene)
@@ -130,11 +133,11 @@ def test_the_head_of_a_chunk_that_has_begun_is_no_place_for_another() -> None:
 
 def test_more_at_once_than_a_client_may_hold_is_read_in_pieces_again() -> None:
     def scene(connection: Connection, answer: Answer, taken: Taken) -> None:
-        connection.feed(chunk(b"a"))
+        connection.feed(chunked(b"a"))
         assert isinstance(connection.line.protocol, LoneChunks)
-        connection.feed(chunk(b"b") * READ_BYTES)
+        connection.feed(chunked(b"b") * READ_BYTES)
         assert connection.line.protocol is connection.wire
-        connection.feed(chunk(b"c"), b"0\r\n\r\n")
+        connection.feed(chunked(b"c"), b"0\r\n\r\n")
 
     taken = Taken()
     _, failure = play(taken, scene)
@@ -143,7 +146,7 @@ def test_more_at_once_than_a_client_may_hold_is_read_in_pieces_again() -> None:
 
 def test_an_engine_that_is_lost_between_two_is_lost() -> None:
     def scene(connection: Connection, answer: Answer, taken: Taken) -> None:
-        connection.feed(chunk(b"a"), chunk(b"b"))
+        connection.feed(chunked(b"a"), chunked(b"b"))
         connection.lose()
 
     taken = Taken()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from llm_service.forms.events import WholeEvents
 from llm_service.records.exchange import Exchange
 from llm_service.shortcut import shortcut
-from tests.unit.service.lines import chunk
+from tests.unit.service.raw import chunked
 
 pieces = st.one_of(
     st.binary(min_size=1, max_size=40),
@@ -47,12 +47,12 @@ def test_whichever_way_pieces_go_the_records_are_the_same(body: list[tuple[bytes
     passed = b""
     for piece, offered in body:
         ready = plain.feed(piece)
-        passed += chunk(ready) if ready else b""
-        if offered and one.straight(chunk(piece), len(piece)):
+        passed += chunked(ready) if ready else b""
+        if offered and one.straight(chunked(piece), len(piece)):
             continue
         one.settle()
         if ready := one.events.feed(piece):
-            client.got += chunk(ready)
+            client.got += chunked(ready)
             one.exchange.bytes_out += len(ready)
             one.exchange.chunks += 1
     one.settle()
@@ -77,7 +77,7 @@ def unchunked(data: bytes) -> list[bytes]:
 
 def test_an_event_that_goes_straight_is_word_of_the_engine() -> None:
     one = made(Client())
-    assert one.straight(chunk(b"data: a\n\n"), 9)
+    assert one.straight(chunked(b"data: a\n\n"), 9)
     assert one.watch.since == 7.0
 
 
@@ -85,14 +85,14 @@ def test_a_client_that_lags_or_has_left_is_not_written_to() -> None:
     for client in (lagging := Client(), gone := Client()):
         lagging.flow.write_paused = gone.left = True
         one = made(client)
-        assert not one.straight(chunk(b"data: a\n\n"), 9)
+        assert not one.straight(chunked(b"data: a\n\n"), 9)
         one.settle()
         assert (client.got, one.exchange.chunks, one.exchange.bytes_out) == (b"", 0, 0)
 
 
 def test_half_an_event_waits_for_its_other_half() -> None:
     one = made(client := Client())
-    assert not one.straight(chunk(b"data: "), 6)
+    assert not one.straight(chunked(b"data: "), 6)
     assert one.events.feed(b"data: ") == b""
-    assert not one.straight(chunk(b"a\n\n"), 3)
+    assert not one.straight(chunked(b"a\n\n"), 3)
     assert client.got == b""
